@@ -1,0 +1,44 @@
+# Two commands matter: `make demo` shows the main job, `make test` proves it. Both set everything up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check bench docs coverage format clean setup
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	# torch first and alone: a plain dependency would bring the newest build with its CUDA packages
+	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
+	touch $(READY)
+
+setup: $(READY)
+
+demo: $(READY)  ## build a small model and show a trace and an edit
+	$(BIN)/mainspring demo
+
+test: $(READY)  ## the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+check: $(READY)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+coverage: $(READY)  ## line coverage of the vocabulary, the engine and the models
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term-missing
+
+bench: $(READY)  ## overhead, side by side with peers, in environments of their own
+	$(BIN)/python benchmarks/overhead.py
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .benchmarks-env site .pytest_cache .ruff_cache

@@ -1,0 +1,58 @@
+"""mainspring finds what makes a model tick, and changes it.
+
+    import mainspring as ms
+    from mainspring import at
+
+    model = ms.load("a local folder or a hub id")          # or ms.wrap(any_module)
+    trace = model.run("The capital of France is", read=at.layers[:].resid_post)
+    trace[at.layers[3].resid_post]                          # [batch, pos, d]
+    model.run("...", edits=[at.layers[2].mlp.out(pos=-1).patch(trace)])
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mainspring.edits import Edit as Edit, Edits as Edits
+    from mainspring.models.load import load as load, wrap as wrap
+    from mainspring.models.model import Model as Model
+    from mainspring.selectors import span as span
+    from mainspring.sites import Site as Site, at as at, parse_site as parse_site
+    from mainspring.storage import load_edits as load_edits, save_edits as save_edits
+    from mainspring.trace import Trace as Trace
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Edit": "edits",
+    "Edits": "edits",
+    "Model": "models.model",
+    "Site": "sites",
+    "Trace": "trace",
+    "at": "sites",
+    "errors": "errors",
+    "load": "models.load",
+    "load_edits": "storage",
+    "parse_site": "sites",
+    "save_edits": "storage",
+    "span": "selectors",
+    "wrap": "models.load",
+}
+"""Where each public name lives; it is imported when it is first asked for, so that `import mainspring` stays light."""
+
+__all__ = ["Edit", "Edits", "Model", "Site", "Trace", "__version__", "at", "errors", "load", "load_edits", "parse_site"]
+__all__ += ["save_edits", "span", "wrap"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"mainspring has no {name!r}; public names are {', '.join(__all__)}")
+    module = importlib.import_module(f"mainspring.{home}")
+    value = module if name == home else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

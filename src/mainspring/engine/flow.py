@@ -1,0 +1,305 @@
+"""One forward pass with reads and edits: hooks on the named modules, and what they keep.
+
+A `Flow` belongs to the thread that made it. Its hooks look first whether it is the flow that this thread runs just now, so two
+threads (or a run inside an edit's function) on one model do not see each other. Hooks go on for a forward pass and come off after
+it, also when the model raises.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mainspring.engine.forms import Seen
+from mainspring.engine.inside import Inside
+from mainspring.engine.operations import Operation
+from mainspring.engine.places import Place
+from mainspring.errors import PositionError, SiteError
+from mainspring.rows import Rows
+from mainspring.sites import Site
+from mainspring.vocabulary import LAYER_SITES, TOP_SITES
+from mainspring.windows import Window, compile_window
+
+__all__ = ["Flow", "Point", "Stop", "active"]
+
+
+class _Active(threading.local):
+    """The flow that this thread runs just now."""
+
+    flow: "Flow | None" = None
+
+
+active = _Active()
+
+
+class Stop(BaseException):
+    """Ends a forward pass when nothing more is needed. Not an `Exception`: no model code may swallow it."""
+
+
+@dataclass(eq=False)
+class Point:
+    """A place that a run touches: its operations in order (with the index of their edit) and the sites read there."""
+
+    place: Place
+    operations: list[tuple[int, Operation]] = field(default_factory=list)
+    reads: list[Site] = field(default_factory=list)
+
+
+class Flow:
+    """The state of one run: what to do where, and what was kept.
+
+    In a generation `fresh` tokens enter at column `start` in each forward pass, and token selectors of reads are left to the end,
+    when all positions are known. A single run has `fresh` None.
+    """
+
+    def __init__(
+        self,
+        points: Sequence[Point],
+        rows: Mapping[str, Rows],
+        *,
+        n_edits: int = 0,
+        batch: int | None = None,
+        original: bool = False,
+        gradients: bool = False,
+        attached: bool = False,
+        stop_after: nn.Module | None = None,
+        fresh: int | None = None,
+    ) -> None:
+        self.rows, self.original, self.gradients, self.attached = rows, original, gradients, attached
+        self.stop_after, self.start, self.fresh = stop_after, 0, fresh
+        self.fired, self.batch = [0] * n_edits, batch
+        self.kept: dict[Site, list[Tensor]] = {}
+        self.tracked: dict[Site, tuple[Tensor, Window]] = {}
+        self.stopped = False
+        self.inputs: dict[nn.Module, list[Point]] = {}
+        self.outputs: dict[nn.Module, list[Point]] = {}
+        self.attention: dict[nn.Module, dict[str, Callable[[Tensor], Tensor]]] = {}
+        self.inside: dict[nn.Module, dict[str, list[Callable[[Tensor], Tensor]]]] = {}
+        for point in sorted(points, key=_rank):
+            place = point.place
+            if place.end == "attention":
+                wanted = self.attention.setdefault(place.module, {})
+                wanted[str(place.item)] = lambda raw, point=point: self.visit(point, raw, None)
+            elif place.end == "inside":
+                visits = self.inside.setdefault(place.module, {}).setdefault(str(place.item), [])
+                visits.append(lambda raw, point=point: self.visit(point, raw, None))
+            else:
+                side = self.inputs if place.end == "input" else self.outputs
+                side.setdefault(place.module, []).append(point)
+
+    @contextmanager
+    def attach(self) -> Iterator[None]:
+        """Put the hooks on for one forward pass of this thread."""
+        handles: list[Any] = []
+        outer, active.flow = active.flow, self
+        mode = Inside(self.inside, lambda: active.flow is self) if self.inside else nullcontext()
+        try:
+            for module, points in self.inputs.items():
+                handles.append(module.register_forward_pre_hook(self._before(points), with_kwargs=True))
+            for module, points in self.outputs.items():
+                # first in line: transformers keeps hooks of its own that record outputs, and they must see the edited value
+                handles.append(module.register_forward_hook(self._after(points), prepend=True))
+            if self.stop_after is not None:
+                handles.append(self.stop_after.register_forward_hook(self._stop))
+            if isinstance(mode, Inside):
+                handles.extend(mode.hooks())
+            with mode:
+                yield
+        finally:
+            active.flow = outer
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, points: list[Point]) -> Callable[..., Any]:
+        # torch drops a hook's name from the list of those that take keyword arguments when another thread takes the hook off,
+        # and may then call it here without them
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+            if active.flow is not self or kwargs is None:
+                return None
+            changed = False
+            for point in points:
+                key = _argument(point.place, args, kwargs)
+                raw = args[key] if isinstance(key, int) else kwargs[key]
+                new = self.visit(point, raw, None)
+                if new is not raw:
+                    changed = True
+                    if isinstance(key, int):
+                        args = (*args[:key], new, *args[key + 1 :])
+                    else:
+                        kwargs = {**kwargs, key: new}
+            return (args, kwargs) if changed else None
+
+        return hook
+
+    def _after(self, points: list[Point]) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if active.flow is not self:
+                return None
+            for point in points:
+                raw = _picked(point.place, output)
+                new = self.visit(point, raw, args[0] if args else None)
+                if new is not raw:
+                    output = _replaced(point.place, output, new)
+            return output
+
+        return hook
+
+    def _stop(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if active.flow is self:
+            self.stopped = True
+            raise Stop
+
+    def visit(self, point: Point, raw: Tensor, inputs: Tensor | None) -> Tensor:
+        """Read and edit one place as the forward pass goes by; returns the tensor that flows on (`raw` itself if unchanged)."""
+        place, seen = point.place, Seen(inputs, self.batch)
+        # the value will be written over `raw`, and what the operations keep of `raw` for the backward pass must stay
+        copied = place.shared and bool(point.operations) and torch.is_grad_enabled()
+        old = value = place.form.read(raw.clone() if copied else raw, seen)
+        if self.original:
+            self._keep(point, value)
+        for index, operation in point.operations:
+            window = self._window_of(place, operation, value)
+            if window.empty:
+                continue
+            value = window.put(value, operation.act(window.get(value), value, window))
+            self.fired[index] += 1
+        if self.gradients and point.reads:
+            if place.shared and value is old and value is not raw:
+                value = value.clone()  # a view of what is about to be overwritten would lose its gradient
+            if not value.requires_grad:
+                value = value if place.shared and value is raw else value.detach()
+                value.requires_grad_()
+            for site in point.reads:
+                self.tracked[site] = (value, self._window(place, site.select, value))
+        if not self.original:
+            self._keep(point, value)
+        if self.attached and point.reads and not place.shared:
+            value = value.clone()  # what is kept stays as it is, also when the model writes into what flows on
+        elif value is old and not (self.gradients and point.reads):
+            return raw
+        if place.shared:
+            return raw if value is raw else raw.copy_(place.form.write(raw, old, value, seen))
+        new = place.form.write(raw, old, value, seen)
+        # the caller may write into what it is given (Falcon adds attention to the MLP's output so), and `value` is kept
+        return new.clone() if self.gradients and place.end == "output" else new
+
+    def _keep(self, point: Point, value: Tensor) -> None:
+        place = point.place
+        for site in point.reads:
+            if not site.select and self.fresh is None:
+                picked = value
+            elif self.fresh is not None:
+                picked = self._narrowed_for_later(place, site, value)
+            else:
+                window = self._window(place, site.select, value)
+                if window.ragged or window.empty:
+                    raise PositionError(
+                        f"{site} picks a different number of tokens in different rows; read it row by row (row=) or pick one token"
+                    )
+                picked = window.get(value)
+            # the model may go on to write into its tensors, so what is kept is a copy
+            self.kept.setdefault(site, []).append(picked.clone() if self.attached else picked.detach().clone())
+
+    def _narrowed_for_later(self, place: Place, site: Site, value: Tensor) -> Tensor:
+        """A value of one generation step: its fresh tokens, narrowed on all axes that do not count rows or tokens."""
+        if place.item in ("k", "v") and place.site.stack == "" and not place.site.name.startswith("cross."):
+            value = value[:, -self.fresh :]  # keys and values of earlier steps come along from the cache
+        return self._window(place, tuple((k, i) for k, i in site.select if k not in LATER), value).get(value)
+
+    def _window_of(self, place: Place, operation: Operation, value: Tensor) -> Window:
+        """The selection of an operation; one that covers only the first columns of a sequence is limited to those."""
+        columns = operation.columns
+        if self.fresh is None or columns is None:
+            return self._window(place, operation.select, value)
+        axis = place.axes.index("pos")
+        first = self._first_column(place, value, axis)
+        if first >= columns:
+            return Window(tuple(value.shape), empty=True)
+        if first > 0:
+            raise PositionError(f"{operation.edit}: a sliding cache has dropped columns that it covers; name positions with pos=")
+        picks = [slice(None)] * value.ndim
+        picks[axis] = slice(0, columns)
+        shape = list(value.shape)
+        shape[axis] = min(columns, shape[axis])
+        if operation.select:
+            raise PositionError(f"{operation.edit}: in a generation give pos= together with other selectors")
+        return Window(tuple(shape), plain=tuple(picks))
+
+    def _first_column(self, place: Place, value: Tensor, axis: int) -> int:
+        if self.fresh is None or place.site.stack != "":
+            return 0
+        return self.start + self.fresh - value.shape[axis]
+
+    def _window(self, place: Place, select: tuple[tuple[str, Any], ...], value: Tensor) -> Window:
+        if not select:
+            return Window(tuple(value.shape), plain=(), whole=True)
+        axes = place.axes or tuple(["batch", *(f"axis{i}" for i in range(1, value.ndim - 1)), "dim"][: value.ndim])
+        if len(axes) != value.ndim:
+            raise SiteError(f"{place.site} gave a tensor of shape {tuple(value.shape)}, but its axes are {', '.join(axes)}")
+        layouts = {axis: self.rows[stack] for axis, stack in place.rows_of.items() if stack in self.rows}
+        token = next((i for i, a in enumerate(axes) if a in ("pos", "query")), None)
+        start = 0 if token is None else self._first_column(place, value, token)
+        return compile_window(
+            select, axes, tuple(value.shape), layouts, start=start, final=self.fresh is None, name=str(place.site)
+        )
+
+
+_ORDER = {name: i for i, name in enumerate((*TOP_SITES, *LAYER_SITES))}
+
+
+def _rank(point: Point) -> int:
+    """Sites that share a tensor are visited in the order of the vocabulary: a head's share before the sum of all, a sum before
+    what is added of it. Raw module sites come last and see what flows on."""
+    return _ORDER.get(point.place.site.name, len(_ORDER)) if point.place.site.stack != "module" else len(_ORDER)
+
+
+LATER = ("row", "pos", "step", "query", "key")
+"""Selectors that a generation applies once all positions are known."""
+
+
+def _argument(place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
+    """Where the tensor stands among a module's arguments: by position, or by name."""
+    item = place.item
+    if isinstance(item, str) and item in kwargs:
+        return item
+    if isinstance(item, int) and item < len(args):
+        return item
+    for i, value in enumerate(args):
+        if isinstance(value, Tensor):
+            return i
+    for name, value in kwargs.items():
+        if isinstance(value, Tensor):
+            return name
+    raise SiteError(f"{place.site}: the module was called without a tensor")
+
+
+def _picked(place: Place, output: Any) -> Tensor:
+    found = output
+    if isinstance(output, Mapping) and not isinstance(output, Tensor):
+        found = output[place.item] if place.item in output else next(iter(output.values()))
+    elif isinstance(output, tuple | list):
+        found = output[place.item if isinstance(place.item, int) else 0]
+    elif place.item is not None and hasattr(output, str(place.item)):
+        found = getattr(output, str(place.item))
+    if not isinstance(found, Tensor):
+        raise SiteError(f"{place.site}: the module returned {type(found).__name__} where a tensor was expected")
+    return found
+
+
+def _replaced(place: Place, output: Any, new: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return new
+    if isinstance(output, Mapping):
+        key = place.item if place.item in output else next(iter(output))
+        output[key] = new  # type: ignore[index]
+        return output
+    if isinstance(output, tuple | list):
+        item = place.item if isinstance(place.item, int) else 0
+        parts = [*output[:item], new, *output[item + 1 :]]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    setattr(output, str(place.item), new)
+    return output

@@ -1,0 +1,140 @@
+"""One forward pass: place hooks, run, take them off, and hand back a trace."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mainspring.edits import Edit
+from mainspring.engine.attention import routed
+from mainspring.engine.flow import Flow, Stop
+from mainspring.engine.plan import Atlas, Plan, attention_configs
+from mainspring.errors import EditError, EditNeverFired, InputError
+from mainspring.rows import Rows
+from mainspring.sites import Site, parse_site
+from mainspring.trace import Trace, Values
+
+__all__ = ["check_fired", "execute", "scalar_of"]
+
+GradOf = Callable[[Trace], Tensor] | Site | str
+
+
+def execute(
+    atlas: Atlas,
+    kwargs: Mapping[str, Any],
+    plan: Plan,
+    rows: Mapping[str, Rows],
+    *,
+    batch: int | None = None,
+    original: bool = False,
+    grad_of: GradOf | None = None,
+    attached: bool = False,
+    tokens: Tensor | None = None,
+    text: tuple[str, ...] | None = None,
+) -> Trace:
+    """Run the module once under a plan.
+
+    `grad_of` maps the trace to a scalar (or one per row, which are summed); its gradient at every read is in `trace.grad`.
+    `attached` keeps values in the autograd graph. Parameters never receive gradients from here.
+    """
+    flow = Flow(
+        plan.points,
+        rows,
+        n_edits=len(plan.edits),
+        batch=batch,
+        original=original,
+        gradients=grad_of is not None,
+        attached=attached or grad_of is not None,
+        stop_after=plan.stop,
+    )
+    output: Any = None
+    with ExitStack() as stack:
+        stack.enter_context(torch.set_grad_enabled(attached or grad_of is not None))
+        if flow.attention:
+            stack.enter_context(routed(attention_configs(plan.points)))
+        stack.enter_context(flow.attach())
+        try:
+            output = atlas.module(**kwargs)
+        except Stop:
+            pass
+    check_fired(plan, flow.fired)
+    values = {site: kept[-1] for site, kept in flow.kept.items()}
+    depths = {stack: atlas.depth(stack) for stack in {site.stack for site in values if site.layers is not None}}
+    fired: dict[Edit, int] = {}
+    for edit, count in zip(plan.edits, flow.fired, strict=True):
+        fired[edit] = fired.get(edit, 0) + count  # an edit given twice is one key
+    trace = Trace(
+        Values(values, rows, depths),
+        fired=fired,
+        output=output,
+        tokens=None if tokens is None else tokens.clone(),
+        stopped_after=plan.stopped_after if flow.stopped else None,
+        text=text,
+    )
+    return trace if grad_of is None else _with_gradients(trace, flow, grad_of, attached)
+
+
+def check_fired(plan: Plan, fired: list[int]) -> None:
+    """An edit that touched nothing is an error, not silence."""
+    for edit, count in zip(plan.edits, fired, strict=True):
+        if count == 0:
+            raise EditNeverFired(
+                f"{edit} never fired: its place was not reached, or its positions select no token of these inputs"
+            )
+
+
+def scalar_of(trace: Trace, grad_of: GradOf) -> Tensor:
+    """The scalar to differentiate."""
+    if isinstance(grad_of, Site | str):
+        site = parse_site(grad_of) if isinstance(grad_of, str) else grad_of
+        value = _logits_at(trace, site) if site.name == "logits" and site not in trace else trace[site]
+        return value.sum()
+    value = grad_of(trace)
+    if not isinstance(value, Tensor):
+        raise EditError(f"grad_of must return a tensor with one number (or one per row), not {type(value).__name__}")
+    if value.ndim > 1:
+        raise EditError(f"grad_of must return one number or one per row; it returned shape {tuple(value.shape)}")
+    return value.sum()
+
+
+def _logits_at(trace: Trace, site: Site) -> Tensor:
+    return Values({site.bare: trace.logits}, trace.read.rows)[site]
+
+
+def _with_gradients(trace: Trace, flow: Flow, grad_of: GradOf, attached: bool) -> Trace:
+    with torch.enable_grad():
+        metric = scalar_of(trace, grad_of)
+    if not flow.tracked:
+        raise InputError("grad_of needs sites to take gradients at: name them in read=")
+    sites, tensors = list(flow.tracked), [tensor for tensor, _ in flow.tracked.values()]
+    if not metric.requires_grad:
+        raise EditError("grad_of returned a number that depends on none of the sites in read=")
+    found = torch.autograd.grad(metric, tensors, retain_graph=attached, create_graph=False, allow_unused=True)
+    # a site that the metric does not depend on has gradient zero
+    gradients = {
+        site: flow.tracked[site][1].get(torch.zeros_like(t) if g is None else g).detach().clone()
+        for site, t, g in zip(sites, tensors, found, strict=True)
+    }
+    read, output = trace.read, trace.output
+    if not attached:
+        read = Values({s: v.detach().clone() for s, v in read.items()}, read.rows, read.n_layers)
+        output = _detached(output)
+    grad = Values(gradients, read.rows, read.n_layers, "gradient")
+    return Trace(
+        read, grad, trace.fired, output, trace.tokens, trace.stopped_after, trace.text, metric if attached else metric.detach()
+    )
+
+
+def _detached(output: Any) -> Any:
+    """The model's output without its graph, so that a kept trace does not keep activations alive."""
+    if isinstance(output, Tensor):
+        return output.detach()
+    if isinstance(output, Mapping):
+        for key, value in list(output.items()):
+            output[key] = _detached(value)  # type: ignore[index]
+        return output
+    if isinstance(output, tuple) and not hasattr(output, "_fields"):
+        return tuple(_detached(x) for x in output)
+    return output

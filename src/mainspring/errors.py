@@ -1,0 +1,155 @@
+"""Every error mainspring raises on purpose. A message says what was asked, what there is, and what to do.
+
+    MainspringError
+    ├── SiteError            a place that is named wrongly
+    │   ├── UnknownSite          no such name in the vocabulary, or on this model
+    │   ├── SiteRefused          a known place that this architecture does not offer; carries the reason
+    │   ├── LayerOutOfRange
+    │   └── SelectorError        a selector that the site's axes do not have, or an index beyond the axis
+    │       └── PositionError        a token position or span that the text does not have
+    ├── EditError            an edit that cannot be applied
+    │   ├── ShapeMismatch
+    │   ├── DtypeMismatch
+    │   ├── NotFinite
+    │   ├── EditNeverFired
+    │   └── NotPortable          `apply(fn)` holds Python and cannot be written as data
+    ├── InputError           inputs that cannot be run
+    │   ├── EmptyBatch
+    │   └── MissingTokenizer
+    ├── NotRecorded          asked of a trace, but the run did not keep it
+    ├── LoadError            a checkpoint that cannot be opened
+    │   ├── MissingWeights
+    │   └── BrokenCheckpoint
+    ├── UnmappedModel        no map fits this architecture
+    └── MissingExtra         an optional dependency is not installed
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BrokenCheckpoint",
+    "DtypeMismatch",
+    "EditError",
+    "EditNeverFired",
+    "EmptyBatch",
+    "InputError",
+    "LayerOutOfRange",
+    "LoadError",
+    "MainspringError",
+    "MissingExtra",
+    "MissingTokenizer",
+    "MissingWeights",
+    "NotFinite",
+    "NotPortable",
+    "NotRecorded",
+    "PositionError",
+    "SelectorError",
+    "ShapeMismatch",
+    "SiteError",
+    "SiteRefused",
+    "UnknownSite",
+    "UnmappedModel",
+    "nearest",
+]
+
+
+class MainspringError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class SiteError(MainspringError, ValueError):
+    """A place that is named wrongly."""
+
+
+class UnknownSite(SiteError):
+    """No such site in the vocabulary, or no such module on this model."""
+
+
+class SiteRefused(SiteError):
+    """A known site that this architecture does not offer; `reason` says why, in the words of `model.can`."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
+
+
+class LayerOutOfRange(SiteError, IndexError):
+    """A layer index beyond the model's layers."""
+
+
+class SelectorError(SiteError):
+    """A selector that the site's axes do not have, or an index beyond its axis."""
+
+
+class PositionError(SelectorError, IndexError):
+    """A token position, step or span that the text does not have."""
+
+
+class EditError(MainspringError, ValueError):
+    """An edit that cannot be applied."""
+
+
+class ShapeMismatch(EditError):
+    """A value whose shape cannot be laid over the site."""
+
+
+class DtypeMismatch(EditError):
+    """A value whose dtype would lose information at the site."""
+
+
+class NotFinite(EditError):
+    """A value with NaN or infinity."""
+
+
+class EditNeverFired(EditError):
+    """An edit whose place was never reached by the run."""
+
+
+class NotPortable(EditError):
+    """An edit that holds a Python function and so cannot be written as data."""
+
+
+class InputError(MainspringError, ValueError):
+    """Inputs that cannot be run."""
+
+
+class EmptyBatch(InputError):
+    """No rows, or a row without tokens."""
+
+
+class MissingTokenizer(InputError):
+    """Text was given to a model without a tokenizer."""
+
+
+class NotRecorded(MainspringError, KeyError):
+    """A trace was asked for something that its run did not keep."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class LoadError(MainspringError, OSError):
+    """A checkpoint that cannot be opened."""
+
+
+class MissingWeights(LoadError):
+    """A folder without weights, or weights that lack tensors of the model."""
+
+
+class BrokenCheckpoint(LoadError):
+    """A weights or configuration file that is damaged."""
+
+
+class UnmappedModel(MainspringError, TypeError):
+    """No map fits this architecture; `model.run` still offers `module[...]` sites."""
+
+
+class MissingExtra(MainspringError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint such as ``; did you mean 'attn.z'?`` - empty when nothing is near."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""

@@ -1,0 +1,140 @@
+"""Opening models: a module that is already in memory, a local folder, a hub id or an organism."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mainspring.errors import BrokenCheckpoint, LoadError, MissingWeights, nearest
+from mainspring.models.families import maps
+from mainspring.models.maps import Map
+from mainspring.models.model import Model
+
+__all__ = ["load", "wrap"]
+
+
+def wrap(module: nn.Module, *, tokenizer: Any = None, processor: Any = None, layout: Map | None = None) -> Model:
+    """A `Model` over any module in memory. Nothing of it is changed.
+
+    The map is found by the configuration's `model_type`, else by the module's structure; without one only `module[...]` sites
+    are offered. `layout` gives a map of your own.
+    """
+    if layout is None:
+        config = getattr(module, "config", None)
+        layout = maps().get(getattr(config, "model_type", ""))
+    if tokenizer is None:
+        tokenizer = getattr(processor, "tokenizer", None)
+    return Model(module, layout, maps(), tokenizer, processor)
+
+
+def load(name: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None) -> Model:
+    """Open a model with its tokenizer and processor: a local folder, a hub id, or `organism:NAME`.
+
+    A checkpoint that lacks weights of the model is refused rather than filled with random numbers.
+    """
+    name = str(name)
+    if name.startswith("organism:"):
+        name = str(organism_folder(name.removeprefix("organism:")))
+    folder = Path(name)
+    if folder.exists() or name.startswith((".", "/", "~")):
+        _check_folder(folder.expanduser())
+    module = _module(name, dtype)
+    if device is not None:
+        module.to(device)  # type: ignore[arg-type]
+    processor = _processor(name, folder)
+    tokenizer = getattr(processor, "tokenizer", None) or _tokenizer(name, folder)
+    return wrap(module.eval(), tokenizer=tokenizer, processor=processor)
+
+
+def organism_folder(name: str) -> Path:
+    """The folder of a shipped organism."""
+    root = Path(str(resources.files("mainspring"))) / "organisms"
+    shipped = sorted(p.parent.name for p in root.glob("*/truth.json"))
+    if name not in shipped:
+        raise LoadError(f"there is no organism {name!r}{nearest(name, shipped)}; shipped: {', '.join(shipped) or 'none'}")
+    return root / name
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise LoadError(f"there is no folder {folder}")
+    config = folder / "config.json"
+    if not config.is_file():
+        raise LoadError(f"{folder} has no config.json, so it is not a HuggingFace checkpoint")
+    try:
+        json.loads(config.read_text())
+    except ValueError as error:
+        raise BrokenCheckpoint(f"{config} is not JSON: {error}") from None
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if not weights:
+        raise MissingWeights(f"{folder} has a configuration but no weights (*.safetensors); save the model with save_pretrained")
+    from safetensors import SafetensorError, safe_open
+
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise BrokenCheckpoint(f"{file} is damaged or cut short ({error}); fetch or save it again") from None
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            parts = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError) as error:
+            raise BrokenCheckpoint(f"{index} cannot be read: {error!r}") from None
+        absent = sorted(p for p in parts if not (folder / p).is_file())
+        if absent:
+            raise MissingWeights(f"{folder} lacks {', '.join(absent)}, which its index names")
+
+
+def _module(name: str, dtype: torch.dtype | None) -> nn.Module:
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise LoadError(f"cannot open {name!r}: {_first_line(error)}") from error
+    named = [getattr(transformers, a, None) for a in getattr(config, "architectures", None) or ()]
+    cls = next((c for c in named if c is not None), None) or transformers.AutoModelForCausalLM
+    try:
+        module, info = cls.from_pretrained(name, config=config, dtype=dtype or "auto", output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LoadError(f"cannot load the weights of {name!r}: {_first_line(error)}") from error
+    absent = sorted(info.get("missing_keys") or ())
+    if absent:
+        shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        raise MissingWeights(f"the checkpoint {name!r} lacks {len(absent)} tensors of {type(module).__name__}: {shown}")
+    wrong = info.get("mismatched_keys") or ()
+    if wrong:
+        raise BrokenCheckpoint(f"the checkpoint {name!r} has tensors of other shapes than its configuration: {list(wrong)[:3]}")
+    return module
+
+
+def _tokenizer(name: str, folder: Path) -> Any:
+    if folder.is_dir() and not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError):
+        return None  # vision models and bare checkpoints have none; text inputs then say so
+
+
+def _processor(name: str, folder: Path) -> Any:
+    if folder.is_dir() and not any((folder / f).is_file() for f in ("processor_config.json", "preprocessor_config.json")):
+        return None
+    from transformers import AutoProcessor
+
+    try:
+        found = AutoProcessor.from_pretrained(name)
+    except (OSError, ValueError, KeyError, ImportError):
+        return None
+    return found if hasattr(found, "image_processor") else None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,226 @@
+"""`Model`: an untouched module with its tokenizer and a map of its sites."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mainspring.edits import Edit, as_edits
+from mainspring.engine.plan import as_sites, concrete, make_plan
+from mainspring.engine.run import execute
+from mainspring.errors import SiteError, SiteRefused, UnmappedModel
+from mainspring.models.atlas import Atlas
+from mainspring.models.inputs import Prepared, accepted, prepare_inputs
+from mainspring.models.maps import Map
+from mainspring.sites import Site, parse_site
+from mainspring.trace import Trace
+
+if TYPE_CHECKING:
+    from mainspring.engine.generate import Controller
+
+__all__ = ["Can", "Model"]
+
+Reads = Site | str | Iterable[Site | str] | None
+Changes = Edit | Iterable[Edit] | None
+
+
+@dataclass(frozen=True)
+class Can:
+    """Whether a site offers a verb; false with the reason why not."""
+
+    able: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.able
+
+
+class Model:
+    """An `nn.Module` that can be read and edited at named sites. The module itself is never changed.
+
+    Made by `ms.load` and `ms.wrap`.
+    """
+
+    def __init__(self, module: nn.Module, layout: Map | None, maps: Mapping[str, Map], tokenizer: Any, processor: Any) -> None:
+        self.module, self.tokenizer, self.processor = module, tokenizer, processor
+        self.atlas = Atlas(module, layout, maps)
+        self.map = layout
+        self._names = accepted(module)
+
+    # ---- what it is ----
+
+    @property
+    def family(self) -> str:
+        """The name of the map in use, or "unmapped"."""
+        return self.map.family if self.map is not None else "unmapped"
+
+    @property
+    def n_layers(self) -> int:
+        return self.atlas.depth("")
+
+    @property
+    def device(self) -> torch.device:
+        return self.atlas.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.atlas.dtype
+
+    @property
+    def config(self) -> Any:
+        return getattr(self.module, "config", None)
+
+    # ---- running ----
+
+    def prepare(self, inputs: Any, *, images: Any = None, spans: Mapping[str, Any] | None = None, side: str = "right") -> Prepared:
+        """What a run would give the module: tokens, masks and the layout of the rows."""
+        return prepare_inputs(
+            inputs,
+            module=self.module,
+            names=self._names,
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            images=images,
+            spans=spans,
+            side=side,
+            own_positions=self.map is not None and self.map.positions == "own",
+            vocabulary=self.atlas.vocabulary,
+            device=self.device,
+        )
+
+    def run(
+        self,
+        inputs: Any = None,
+        *,
+        read: Reads = None,
+        edits: Changes = None,
+        grad_of: Callable[[Trace], Tensor] | Site | str | None = None,
+        until: Site | str | None = "auto",
+        original: bool = False,
+        images: Any = None,
+        spans: Mapping[str, Any] | None = None,
+        differentiable: bool = False,
+    ) -> Trace:
+        """One forward pass with reads and edits.
+
+        Args:
+            inputs: text, a list of texts, token ids (tensor [pos] or [batch, pos], or lists of any lengths), chat messages, or a
+                dictionary of the module's own arguments.
+            read: sites to keep. Reads see the value after the edits at their site.
+            edits: what to change, in order.
+            grad_of: a function of the trace giving one number (or one per row), or a site; its gradients at the sites of `read`
+                are in `trace.grad`.
+            until: "auto" stops after the last layer that is needed when only layers are read; "end" runs to the logits; a site
+                stops after its layer.
+            original: keep the values before the edits at their site.
+            images: images for a vision-language model's processor.
+            spans: named stretches of tokens: a piece of the text, a (start, stop) pair, or one of these per row.
+            differentiable: keep values and logits in the autograd graph, so that what an edit holds can be trained.
+        """
+        reads, changes = as_sites(read), as_edits(edits)
+        prepared = self.prepare(inputs, images=images, spans=spans)
+        if grad_of is not None or differentiable:
+            until = "end" if until == "auto" else until
+        plan = make_plan(self.atlas, reads, changes, prepared.rows, batch=prepared.batch, until=until)
+        kwargs = prepared.kwargs
+        if "use_cache" in self._names and "use_cache" not in kwargs:
+            kwargs = {**kwargs, "use_cache": False}
+        return execute(
+            self.atlas,
+            kwargs,
+            plan,
+            prepared.rows,
+            batch=prepared.batch,
+            original=original,
+            grad_of=grad_of,
+            attached=differentiable,
+            tokens=prepared.tokens,
+            text=prepared.text,
+        )
+
+    def generate(
+        self,
+        inputs: Any = None,
+        *,
+        edits: Changes = None,
+        read: Reads = None,
+        controller: "Controller | None" = None,
+        max_new_tokens: int = 20,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        stop: Iterable[int] | None = None,
+        stream: bool = False,
+        original: bool = False,
+        images: Any = None,
+        spans: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Generate with edits in the prefill and in every decoding step; returns a `Generation`, or a `Stream` of steps.
+
+        Without edits the tokens are those of the module's own `generate`. Positions are those of the whole sequence, negative
+        ones count from the end of the prompt, and `step=k` is the position that predicts generated token k.
+
+        Args:
+            inputs: as for `run`; a batch is padded on the left.
+            edits: what to change, in order.
+            read: sites to keep, over the prompt and every generated token but the last.
+            controller: called with each `Step`; may return other edits for what follows.
+            max_new_tokens: how many tokens at most.
+            temperature: sample, with logits divided by this.
+            top_p: sample from the likeliest tokens that hold this much probability.
+            top_k: sample from this many likeliest tokens.
+            seed: makes sampling reproducible without touching the global state.
+            stop: token ids that end a row, in place of the model's own.
+            stream: return an iterator over the steps; its `result` is the generation.
+            original: keep the values before the edits at their site.
+            images: images for a vision-language model's processor.
+            spans: named stretches of tokens of the prompt.
+        """
+        from mainspring.engine.generate import Sampling, start
+
+        sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed, None if stop is None else tuple(stop))
+        prepared = self.prepare(inputs, images=images, spans=spans, side="left")
+        kwargs = {k: v for k, v in prepared.kwargs.items() if k not in ("position_ids", "decoder_input_ids")}
+        if "attention_mask" in self._names and "attention_mask" not in kwargs and "input_ids" in kwargs:
+            kwargs["attention_mask"] = torch.ones_like(kwargs["input_ids"])
+        steps = start(
+            self.atlas,
+            kwargs,
+            prepared.rows,
+            as_sites(read),
+            as_edits(edits),
+            sampling,
+            controller=controller,
+            tokenizer=self.tokenizer,
+            original=original,
+            batch=prepared.batch,
+        )
+        return steps if stream else steps.result
+
+    # ---- what it offers ----
+
+    def can(self, site: Site | str, verb: str = "read") -> Can:
+        """Whether `site` can be read, written ("write", or the name of an edit's verb) or differentiated ("grad").
+
+        A refusal has the reason that a request would be refused with.
+        """
+        try:
+            site = parse_site(site) if isinstance(site, str) else site
+            places = [place for _, place in concrete(self.atlas, site)]
+        except SiteRefused as error:
+            return Can(False, error.reason)
+        except (SiteError, UnmappedModel) as error:
+            return Can(False, str(error))
+        for place in places:
+            if verb not in ("read", "grad") and place.read_only:
+                return Can(False, place.read_only)
+            if verb == "mask" and place.item not in ("scores", "pattern") and not site.name.endswith(("scores", "pattern")):
+                return Can(False, "only attention scores and patterns can be masked")
+        return Can(True)
+
+    def __repr__(self) -> str:
+        layers = f", {self.n_layers} layers" if self.map is not None else ""
+        return f"Model({type(self.module).__name__}, {self.family} map{layers}, {self.dtype}, {self.device})"
