@@ -16,11 +16,12 @@ COLOURS = {
     "pyvene": "#cc79a7",
     "interp-engine": "#b8860b",
 }
-TICKS = (0.25, 0.35, 0.5, 0.7, 1, 1.4, 2, 2.8, 4, 5.6, 8, 16, 32)
+TICKS = (0.25, 0.35, 0.5, 0.7, 1, 1.2, 1.5, 2, 3, 4, 6, 8, 16, 32)
 LANE, GAP = 7, 9
 """Height of one contender's lane and the space between two tasks, in pixels."""
 LABELS, PLOT, MARGIN = 190, 370, 24
 """Widths of the task titles, of the plotted range and of the margins."""
+LEAST_WIDTH = 860
 HEAD, FOOT = 84, 40
 """Space above the first panel, and below each for its scale."""
 
@@ -36,7 +37,7 @@ def draw(results: dict) -> str:
     tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
     span = _span([row["ratio"] for row in rows])
     panel_height = len(tasks) * (len(lanes) * LANE + GAP) + FOOT + 26
-    width = MARGIN * 2 + (LABELS + PLOT + MARGIN) * max(1, len(lengths))
+    width = max(LEAST_WIDTH, MARGIN * 2 + (LABELS + PLOT + MARGIN) * len(lengths))
     height = HEAD + panel_height * max(1, len(sizes)) + MARGIN
     parts = [_header(width, height), _legend(lanes, sorted({row["batch"] for row in rows}), threads)]
     for down, size in enumerate(sizes):
@@ -86,7 +87,7 @@ def _legend(lanes: list[str], batches: list[int], threads: int) -> str:
         parts.append(_text(x + 8, 54, name, fill=COLOURS[name], font_weight=weight))
         x += 30 + 7.2 * len(name)
     x += 16
-    for position, batch in enumerate(batches):
+    for position, batch in enumerate(batches if len(batches) > 1 else []):
         parts.append(_dot(x, 50, "#555555", filled=position == 0, title=f"batch {batch}"))
         parts.append(_text(x + 8, 54, f"batch {batch}", fill="#555"))
         x += 80

@@ -9,6 +9,8 @@ from cases import SIZES, TASKS
 Row = dict[str, object]
 NOISY = 0.2
 """A ratio whose quartiles lie further apart than this share of it is printed with a tilde."""
+TIE = 1.03
+"""A ratio up to this factor above the lowest of its row counts as equally low."""
 REFERENCES = ("bare", "plain hooks")
 """Contenders that are no library: they never win a row."""
 
@@ -34,7 +36,8 @@ def _preamble(results: dict) -> list[str]:
     return [
         "1.00 is the forward pass of the same untouched model, measured in the same process and interleaved "
         "with the contender. Medians over rounds; ~ marks a ratio whose quartiles lie more than "
-        f"{NOISY:.0%} apart; **bold** is the lowest ratio among the libraries in a row.",
+        f"{NOISY:.0%} apart; **bold** is the lowest ratio among the libraries in a row, "
+        f"and any within {TIE - 1:.0%} of it.",
         f"{machine['cpus']} CPUs, {machine['system']} {machine['architecture']}; "
         f"{settings['seconds_per_task']} s per task and cell. Environments: {groups}.",
         "\n".join(["| contender | versions |", "|---|---|", *versions]),
@@ -78,7 +81,8 @@ def _table(cell: tuple, rows: list[Row]) -> str:
         ratios = [found[c, task] for c in contenders if "ratio" in found.get((c, task), {})]
         if not ratios and task not in {row["task"] for row in rows}:
             continue
-        libraries = [row["ratio"] for row in ratios if row["contender"] not in REFERENCES]
+        honest = (row for row in ratios if row["same_numbers"] and row["contender"] not in REFERENCES)
+        libraries = [row["ratio"] for row in honest]
         best = min(libraries, default=None)
         texts = [_text(found.get((name, task)), best) for name in contenders]
         lines.append(f"| {title} | {' | '.join(texts)} |")
@@ -94,9 +98,10 @@ def _text(row: Row | None, best: float | None) -> str:
         return "-"
     noisy = row["ratio_high"] - row["ratio_low"] > NOISY * row["ratio"]
     text = f"{'~' if noisy else ''}{row['ratio']:.2f}"
-    if row["ratio"] == best and row["contender"] not in REFERENCES:
-        text = f"**{text}**"
-    return text if row["same_numbers"] else f"{text} (wrong numbers)"
+    if not row["same_numbers"]:
+        return f"{text} (wrong numbers)"
+    lowest = best is not None and row["ratio"] <= best * TIE and row["contender"] not in REFERENCES
+    return f"**{text}**" if lowest else text
 
 
 def _notes(results: dict) -> list[str]:

@@ -1,5 +1,6 @@
 """The command line: `mainspring sites | run | generate | check | demo`. Torch is imported only when a command needs it."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,7 +74,7 @@ def generate(
     for step in stream:
         typer.echo(step.text[0] if step.text is not None else f"{step.tokens[0].item()} ", nl=False)
     typer.echo()
-    stream.result  # an edit that never fired is an error
+    _ = stream.result  # an edit that never fired is an error
 
 
 @app.command()
@@ -94,21 +95,26 @@ def demo() -> None:
 
 
 def main() -> None:
-    """The entry point: errors of ours are shown as one line."""
+    """The entry point: errors of ours, and files that cannot be written, are shown as one line."""
     try:
         app(standalone_mode=True)
     except Exception as error:
         from mainspring.errors import MainspringError
 
-        if not isinstance(error, MainspringError):
+        if not isinstance(error, MainspringError | OSError):
             raise
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        typer.echo(f"{type(error).__name__}: {' '.join(str(error).split())}", err=True)
         raise SystemExit(2) from None
 
 
 def _open(name: str, device: str | None = None) -> "Model":
+    from transformers.utils import logging
+
     from mainspring.models.load import load
 
+    logging.set_verbosity_error()  # what is wrong with a checkpoint is said by our own error
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     return load(name, device=device)
 
 

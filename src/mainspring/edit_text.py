@@ -22,17 +22,23 @@ def parse_edit(text: str, run: Callable[[str, str], Trace] | None = None) -> Edi
     match = _EDIT.fullmatch(text.strip())
     if not match:
         raise EditError(
-            f'cannot read the edit {text!r}; examples: layers.2.mlp.out(pos=-1).scale(0), '
+            f"cannot read the edit {text!r}; examples: layers.2.mlp.out(pos=-1).scale(0), "
             'layers.*.attn.z(head=3).ablate(mean), layers.4.resid_post(pos=-1).patch("another prompt")'
         )
     site, verb, args = parse_site(match["site"]), match["verb"], match["args"].strip()
     if verb == "patch":
-        if run is None or not args.startswith('"'):
+        try:
+            prompt = json.loads(args)
+        except ValueError:
+            prompt = None
+        if run is None or not isinstance(prompt, str):
             raise EditError(f"{text!r}: patch takes a prompt in double quotes, which is run first")
-        return site.patch(run(json.loads(args), str(site.bare)))
+        return site.patch(run(prompt, str(site.bare)))
     if verb == "ablate":
         return site.ablate(args.strip("'\"") or "zero")
     if verb == "mask":
+        if args:
+            raise EditError(f"{text!r}: mask() takes nothing; name what it blocks on the site, as attn.scores(key=3).mask()")
         return site.mask()
     numbers = []
     for piece in args.split(",") if args else []:

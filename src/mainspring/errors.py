@@ -1,27 +1,33 @@
 """Every error mainspring raises on purpose. A message says what was asked, what there is, and what to do.
 
-    MainspringError
-    ├── SiteError            a place that is named wrongly
-    │   ├── UnknownSite          no such name in the vocabulary, or on this model
-    │   ├── SiteRefused          a known place that this architecture does not offer; carries the reason
-    │   ├── LayerOutOfRange
-    │   └── SelectorError        a selector that the site's axes do not have, or an index beyond the axis
-    │       └── PositionError        a token position or span that the text does not have
-    ├── EditError            an edit that cannot be applied
-    │   ├── ShapeMismatch
-    │   ├── DtypeMismatch
-    │   ├── NotFinite
-    │   ├── EditNeverFired
-    │   └── NotPortable          `apply(fn)` holds Python and cannot be written as data
-    ├── InputError           inputs that cannot be run
-    │   ├── EmptyBatch
-    │   └── MissingTokenizer
-    ├── NotRecorded          asked of a trace, but the run did not keep it
-    ├── LoadError            a checkpoint that cannot be opened
-    │   ├── MissingWeights
-    │   └── BrokenCheckpoint
-    ├── UnmappedModel        no map fits this architecture
-    └── MissingExtra         an optional dependency is not installed
+MainspringError
+├── SiteError            a place that is named wrongly
+│   ├── UnknownSite          no such name in the vocabulary, or on this model
+│   ├── SiteRefused          a known place that this architecture does not offer; carries the reason
+│   ├── LayerOutOfRange
+│   └── SelectorError        a selector that the site's axes do not have, or an index beyond the axis
+│       └── PositionError        a token position or span that the text does not have
+├── EditError            an edit that cannot be applied
+│   ├── ShapeMismatch
+│   ├── DtypeMismatch
+│   ├── NotFinite
+│   ├── EditNeverFired
+│   └── NotPortable          `apply(fn)` holds Python and cannot be written as data
+├── InputError           inputs that cannot be run
+│   ├── EmptyBatch
+│   └── MissingTokenizer
+├── NotRecorded          asked of a trace, but the run did not keep it
+├── LoadError            a checkpoint that cannot be opened
+│   ├── MissingWeights
+│   └── BrokenCheckpoint
+├── PortableError        a document of a request that cannot be trusted or read
+│   ├── Malformed            not the form that is promised: a missing, doubled, extra or wrongly typed part
+│   ├── WrongVersion
+│   ├── UnknownOperation     a graph uses an operation that may not travel
+│   ├── TooLarge             beyond a limit on nodes, constants, memory or work
+│   └── UnsafeShape          a graph whose shapes or dtypes do not hold at its site
+├── UnmappedModel        no map fits this architecture
+└── MissingExtra         an optional dependency is not installed
 """
 
 import difflib
@@ -37,19 +43,25 @@ __all__ = [
     "LayerOutOfRange",
     "LoadError",
     "MainspringError",
+    "Malformed",
     "MissingExtra",
     "MissingTokenizer",
     "MissingWeights",
     "NotFinite",
     "NotPortable",
     "NotRecorded",
+    "PortableError",
     "PositionError",
     "SelectorError",
     "ShapeMismatch",
     "SiteError",
     "SiteRefused",
+    "TooLarge",
+    "UnknownOperation",
     "UnknownSite",
     "UnmappedModel",
+    "UnsafeShape",
+    "WrongVersion",
     "nearest",
 ]
 
@@ -139,6 +151,30 @@ class MissingWeights(LoadError):
 
 class BrokenCheckpoint(LoadError):
     """A weights or configuration file that is damaged."""
+
+
+class PortableError(MainspringError, ValueError):
+    """A document of a request that cannot be trusted or read."""
+
+
+class Malformed(PortableError):
+    """Not the form that is promised: a missing, doubled, extra or wrongly typed part."""
+
+
+class WrongVersion(PortableError):
+    """A document of another kind, or of a version that this release does not read."""
+
+
+class UnknownOperation(PortableError):
+    """A graph uses an operation that is not on the allow-list."""
+
+
+class TooLarge(PortableError):
+    """Beyond a limit on the document, its nodes, its constants, or the memory and work that it asks for."""
+
+
+class UnsafeShape(PortableError):
+    """A graph whose shapes, dtypes or indices do not hold at its site."""
 
 
 class UnmappedModel(MainspringError, TypeError):

@@ -70,6 +70,12 @@ class Site(EditVerbs):
         """The same place without selectors."""
         return replace(self, select=()) if self.select else self
 
+    def of_row(self, row: int) -> "Site":
+        """The site as it concerns one row of a batch: per-row indices become that row's."""
+        if not any(isinstance(index, PerRow) for _, index in self.select):
+            return self
+        return replace(self, select=tuple((k, i.indices[row] if isinstance(i, PerRow) else i) for k, i in self.select))
+
     @property
     def axes(self) -> tuple[str, ...] | None:
         """The axes of the unnarrowed tensor, or None for a raw module site."""
@@ -204,7 +210,9 @@ at: Any = _Path()
 _SITE = re.compile(r"(?P<path>[^()\"]*|module\[\"(?:[^\"\\]|\\.)*\"\]\.(?:input|output))(?:\((?P<select>.*)\))?", re.DOTALL)
 _MODULE = re.compile(r"module\[(\"(?:[^\"\\]|\\.)*\")\]\.(input|output)", re.DOTALL)
 _LAYERED = re.compile(r"(?:(?P<stack>[a-z_]+)\.)?layers\.(?P<layers>\[[^\]]*\]|[^.\[\]]+)\.(?P<name>.+)")
-_SELECTOR = re.compile(r"\s*([a-z_]+)\s*=\s*((?:\[[^\]]*\]|rows\([^)]*\)|span\(\"(?:[^\"\\]|\\.)*\"\)(?:\.\w+|\[-?\d+\])?|[^,\[\]()])+)\s*(?:,|$)")
+_SELECTOR = re.compile(
+    r"\s*([a-z_]+)\s*=\s*((?:\[[^\]]*\]|rows\([^)]*\)|span\(\"(?:[^\"\\]|\\.)*\"\)(?:\.\w+|\[-?\d+\])?|[^,\[\]()])+)\s*(?:,|$)"
+)
 
 
 def parse_site(text: str) -> Site:

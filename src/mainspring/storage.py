@@ -1,38 +1,51 @@
 """Edits and traces on disk: JSON says what, safetensors hold the numbers. No pickle, no code.
 
 `document_of(edits)` and `edits_of(document, tensors)` are inverse to each other for everything but `apply(fn)`. Files are written
-to a neighbour first and then moved into place, so a failure never leaves half a file or destroys the old one.
+to a neighbour first and then moved into place, so a failure never leaves half a file or destroys the old one; the JSON names the
+digest of the tensors that it belongs to.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from mainspring.edits import Edit, Edits, as_edits
-from mainspring.errors import BrokenCheckpoint, EditError, LoadError, NotPortable
+from mainspring.edits import OPERATIONS, Edit, Edits, as_edits
+from mainspring.errors import BrokenCheckpoint, EditError, LoadError, MainspringError, NotPortable, NotRecorded
 from mainspring.rows import Rows
-from mainspring.selectors import as_index, format_index, parse_index
+from mainspring.selectors import format_index, parse_index
 from mainspring.sites import Site, parse_site
 from mainspring.trace import Trace, Values
 
-__all__ = ["document_of", "edits_of", "load_edits", "load_trace", "save_edits", "save_trace"]
+__all__ = ["document_of", "edits_of", "load_edits", "load_trace", "open_tensors", "replace_file"]
+__all__ += ["save_edits", "save_trace", "tensor_bytes"]
 
 VERSION = 1
 
 
-def document_of(edits: Edit | Iterable[Edit]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The JSON document and the tensors of some edits. Traces that they patch from are kept as far as the edits need them."""
-    tensors: dict[str, Tensor] = {}
+def document_of(
+    edits: Edit | Iterable[Edit],
+    *,
+    tensors: dict[str, Tensor] | None = None,
+    function: Callable[[Any], Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON document and the tensors of some edits. Traces that they patch from are kept as far as the edits need them.
+
+    `tensors` are those of a larger document, which these join; `function` writes what `apply` holds, where that is possible.
+    """
+    tensors = {} if tensors is None else tensors
     traces: list[dict[str, Any]] = []
     seen: dict[tuple[int, str, str], int] = {}
 
     def hold(tensor: Tensor) -> dict[str, str]:
         name = f"t{len(tensors)}"
-        tensors[name] = tensor.detach().contiguous().cpu().clone()
+        tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": name}
 
     def keep(trace: Trace, site: Site) -> dict[str, int]:
@@ -42,12 +55,17 @@ def document_of(edits: Edit | Iterable[Edit]) -> tuple[dict[str, Any], dict[str,
             chosen = {s: v for s, v in trace.read.items() if (s.name, s.stack) == (site.name, site.stack)}
             values = {str(s): hold(v)["tensor"] for s, v in chosen.items()}
             rows = {stack: _rows_out(r) for stack, r in trace.read.rows.items()}
-            traces.append({"values": values, "rows": rows, "layers": dict(trace.read.n_layers)})
+            layers, grown = dict(trace.read.n_layers), trace.read.grown
+            traces.append({"values": values, "rows": rows, "layers": layers, "grown": grown})
         return {"trace": seen[key]}
 
     def out(edit: Edit, key: str, value: Any) -> Any:
         if callable(value) and not isinstance(value, Trace | Tensor | Site):
-            raise NotPortable(f"{edit} holds a Python function, which is not written as data; use the other verbs, or keep it in code")
+            if function is not None:
+                return function(value)
+            raise NotPortable(
+                f"{edit} holds a Python function, which is not written as data; keep it in code, or use other verbs"
+            )
         if isinstance(value, Tensor):
             return hold(value)
         if isinstance(value, Trace):
@@ -58,112 +76,124 @@ def document_of(edits: Edit | Iterable[Edit]) -> tuple[dict[str, Any], dict[str,
             return {"index": format_index(value)}
         return list(value) if isinstance(value, tuple) else value
 
-    listed = [
-        {"site": str(e.site), "op": e.op, "params": {k: out(e, k, v) for k, v in e.params}} for e in as_edits(edits)
-    ]
+    listed = [{"site": str(e.site), "op": e.op, "params": {k: out(e, k, v) for k, v in e.params}} for e in as_edits(edits)]
     return {"mainspring": "edits", "version": VERSION, "edits": listed, "traces": traces}, tensors
 
 
 def edits_of(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edits:
     """The edits that `document_of` wrote."""
-    if document.get("mainspring") != "edits" or document.get("version") != VERSION:
-        raise EditError(f"this is not a document of edits in version {VERSION}")
-    traces = [_trace_in(t, tensors) for t in document["traces"]]
+    if not isinstance(document, Mapping) or document.get("mainspring") != "edits":
+        raise EditError("this is not a document of edits")
+    _check_version(document)
+    with _reading("this document of edits"):
+        traces = [_trace_in(t, tensors) for t in document["traces"]]
+        return Edits(_edit_in(entry, traces, tensors) for entry in document["edits"])
+
+
+def _edit_in(entry: Mapping[str, Any], traces: list[Trace], tensors: Mapping[str, Tensor]) -> Edit:
+    readers = {"tensor": tensors.__getitem__, "trace": traces.__getitem__, "site": parse_site, "index": parse_index}
 
     def value(given: Any) -> Any:
         if isinstance(given, dict):
-            (kind, held), *rest = given.items()
-            if rest or kind not in ("tensor", "trace", "site", "index"):
-                raise EditError(f"cannot read the parameter {given!r} of an edit")
-            if kind == "tensor":
-                return tensors[held]
-            return traces[held] if kind == "trace" else parse_site(held) if kind == "site" else parse_index(held)
+            ((kind, held),) = given.items()
+            return readers[kind](held)
         return tuple(given) if isinstance(given, list) else given
 
-    found = []
-    for entry in document["edits"]:
-        params = {k: value(v) for k, v in entry["params"].items()}
-        if entry["op"] == "apply":
-            raise NotPortable("a document of edits cannot hold apply(fn)")
-        if any(k in ("row", "pos") for k in params):
-            params = {k: as_index(v, k) if k in ("row", "pos") else v for k, v in params.items()}
-        found.append(Edit(parse_site(entry["site"]), entry["op"], tuple(params.items())))
-    return Edits(found)
+    site, op = parse_site(entry["site"]), entry["op"]
+    if op == "apply":
+        raise NotPortable("a document of edits cannot hold apply(fn)")
+    if op not in OPERATIONS:
+        raise EditError(f"there is no operation {op!r}; operations are {', '.join(OPERATIONS)}")
+    params = {key: value(given) for key, given in entry["params"].items()}
+    # made by the verb, so that what it refuses is refused here too
+    return getattr(site, op)(*([params.pop("value")] if "value" in params else []), **params)
 
 
 def save_edits(edits: Edit | Iterable[Edit], path: str | os.PathLike[str]) -> None:
     """Write `path`.json and `path`.safetensors."""
-    from safetensors.torch import save
-
     document, tensors = document_of(edits)
-    base = Path(path)
-    _replace(base.with_suffix(".safetensors"), save(tensors))
-    _replace(base.with_suffix(".json"), json.dumps(document, indent=1).encode())
+    held = tensor_bytes(tensors)
+    written = json.dumps({**document, "sha256": hashlib.sha256(held).hexdigest()}, indent=1)
+    _replace_all({_beside(path, ".safetensors"): held, _beside(path, ".json"): written.encode()})
 
 
 def load_edits(path: str | os.PathLike[str]) -> Edits:
     """Read what `save_edits` wrote."""
-    base = Path(path)
-    file = base.with_suffix(".json")
+    file, beside = _beside(path, ".json"), _beside(path, ".safetensors")
     if not file.is_file():
         raise LoadError(f"there is no file {file}")
     try:
-        document = json.loads(file.read_text())
+        document = json.loads(file.read_bytes())
     except ValueError as error:
         raise BrokenCheckpoint(f"{file} is not JSON: {error}") from None
-    return edits_of(document, _open(base.with_suffix(".safetensors"))[0])
+    tensors = open_tensors(beside)[0]
+    digest = document.get("sha256") if isinstance(document, dict) else None
+    if digest is not None and digest != hashlib.sha256(beside.read_bytes()).hexdigest():
+        raise BrokenCheckpoint(f"{beside} does not belong to {file}; save the edits again")
+    return edits_of(document, tensors)
 
 
 def save_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
     """Write a trace to one safetensors file. Edits are kept as text beside their counts."""
-    from safetensors.torch import save
-
     tensors = {f"read/{site}": v for site, v in trace.read.items()} | {f"grad/{site}": v for site, v in trace.grad.items()}
-    for name in ("tokens", "metric", "new_tokens"):
-        if (value := getattr(trace, name, None)) is not None:
-            tensors[name] = value
-    try:
-        tensors["logits"] = trace.logits
-    except KeyError:
-        pass
+    tensors |= {name: v for name in ("tokens", "metric") if (v := getattr(trace, name)) is not None}
+    if "read/logits" not in tensors:
+        with suppress(NotRecorded):
+            tensors["logits"] = trace.logits
     about = {
         "mainspring": "trace",
         "version": VERSION,
         "rows": {stack: _rows_out(r) for stack, r in trace.read.rows.items()},
         "layers": dict(trace.read.n_layers) | dict(trace.grad.n_layers),
+        "grown": trace.read.grown,
         "stopped_after": trace.stopped_after,
         "text": trace.text,
         "fired": [[str(edit), count] for edit, count in trace.fired.items()],
     }
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-    _replace(Path(path), save(tensors, {"mainspring": json.dumps(about)}))
+    replace_file(Path(path), tensor_bytes(tensors, {"mainspring": json.dumps(about)}))
 
 
 def load_trace(path: str | os.PathLike[str]) -> Trace:
-    """Read what `save_trace` wrote. The model's full output object is not kept, its logits are."""
-    tensors, metadata = _open(Path(path))
+    """Read what `save_trace` wrote. The model's full output object is not kept, its logits are; nor are edits, but as text."""
+    tensors, metadata = open_tensors(Path(path))
     try:
         about = json.loads(metadata["mainspring"])
     except (KeyError, ValueError):
         raise BrokenCheckpoint(f"{path} holds no trace; it was not written by Trace.save") from None
-    rows = {stack: _rows_in(r) for stack, r in about["rows"].items()}
+    with _reading(str(path)):
+        _check_version(about)
+        rows = {stack: _rows_in(r) for stack, r in about["rows"].items()}
 
-    def values(prefix: str, what: str) -> Values:
-        found = {parse_site(k.removeprefix(prefix)): v for k, v in tensors.items() if k.startswith(prefix)}
-        return Values(found, rows, about["layers"], what)
+        def values(prefix: str, what: str) -> Values:
+            found = {parse_site(k.removeprefix(prefix)): v for k, v in tensors.items() if k.startswith(prefix)}
+            return Values(found, rows, about["layers"], what, about["grown"])
 
-    output = {"logits": tensors["logits"]} if "logits" in tensors else None
-    text = None if about["text"] is None else tuple(about["text"])
-    return Trace(
-        values("read/", "value"),
-        values("grad/", "gradient"),
-        {},
-        output,
-        tensors.get("tokens"),
-        about["stopped_after"],
-        text,
-        tensors.get("metric"),
-    )
+        return Trace(
+            values("read/", "value"),
+            values("grad/", "gradient"),
+            {},
+            {"logits": tensors["logits"]} if "logits" in tensors else None,
+            tensors.get("tokens"),
+            about["stopped_after"],
+            None if about["text"] is None else tuple(about["text"]),
+            tensors.get("metric"),
+        )
+
+
+def _check_version(document: Mapping[str, Any]) -> None:
+    if document.get("version") != VERSION:
+        raise EditError(f"this file is in version {document.get('version')!r}; this mainspring reads version {VERSION}")
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Whatever a damaged document trips over is one typed error."""
+    try:
+        yield
+    except MainspringError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise BrokenCheckpoint(f"{what} is damaged: {type(error).__name__}: {error}") from None
 
 
 def _rows_out(rows: Rows) -> dict[str, Any]:
@@ -178,10 +208,12 @@ def _rows_in(given: Mapping[str, Any]) -> Rows:
 
 def _trace_in(given: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
     values = {parse_site(site): tensors[name] for site, name in given["values"].items()}
-    return Trace(Values(values, {stack: _rows_in(r) for stack, r in given["rows"].items()}, given["layers"]))
+    rows = {stack: _rows_in(r) for stack, r in given["rows"].items()}
+    return Trace(Values(values, rows, given["layers"], grown=given["grown"]))
 
 
-def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def open_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -193,7 +225,34 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise BrokenCheckpoint(f"{path} is damaged ({error}); write or fetch it again") from None
 
 
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(path.name + ".part")
-    draft.write_bytes(content)
-    os.replace(draft, path)
+def tensor_bytes(tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> bytes:
+    """The content of a safetensors file with metadata."""
+    from safetensors.torch import save
+
+    # no two may share memory
+    whole = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    return save(whole, None if about is None else dict(about))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    _replace_all({path: content})
+
+
+def _beside(path: str | os.PathLike[str], ending: str) -> Path:
+    """`path` with the ending of one of the two files; a name with dots keeps them."""
+    base = Path(path)
+    return base.with_name((base.stem if base.suffix in (".json", ".safetensors") else base.name) + ending)
+
+
+def _replace_all(files: Mapping[Path, bytes]) -> None:
+    """Write files so that each appears whole or not at all."""
+    drafts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
+    try:
+        for path, content in files.items():
+            drafts[path].write_bytes(content)
+        for path, draft in drafts.items():
+            os.replace(draft, path)
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ and for wildcards over layers (stacked on a leading axis).
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,12 +22,16 @@ __all__ = ["Trace", "Values"]
 
 @dataclass(frozen=True)
 class Values:
-    """Tensors by site, with the layout of their tokens; the mapping behind `trace[...]` and `trace.grad[...]`."""
+    """Tensors by site, with the layout of their tokens; the mapping behind `trace[...]` and `trace.grad[...]`.
+
+    `grown` says that generated tokens follow those that `rows` lays out.
+    """
 
     values: Mapping[Site, Tensor] = field(default_factory=dict)
     rows: Mapping[str, Rows] = field(default_factory=dict)
     n_layers: Mapping[str, int] = field(default_factory=dict)
     what: str = "value"
+    grown: bool = False
 
     def __getitem__(self, site: Site | str) -> Tensor:
         site = parse_site(site) if isinstance(site, str) else site
@@ -77,7 +81,10 @@ class Values:
         axes = site.axes
         if axes is None or whole.ndim != len(axes):
             raise self._missing(site)
-        window = compile_window(site.select, axes, tuple(whole.shape), self._layouts(site, axes), name=str(site))
+        layouts = self._layouts(site, axes)
+        window = compile_window(site.select, axes, tuple(whole.shape), layouts, final=not self.grown, name=str(site))
+        if self.grown and (window.empty or window.hit is not None):
+            raise PositionError(f"{site} picks positions that not every row of this generation reached")
         if window.ragged or window.empty:
             raise PositionError(f"{site} picks a different number of tokens in different rows; ask for one row at a time (row=)")
         return window.get(whole)
@@ -156,7 +163,7 @@ class Trace:
             # images are no rows of text: what a vision tower gave belongs to no single row
             bare = {s: _unpad(s, v, index, values) for s, v in values.values.items() if not _of_images(s)}
             trimmed = {k: Rows.full(1, r.lengths[0], r.spans) for k, r in layouts.items()}
-            return Values(bare, trimmed, values.n_layers, values.what)
+            return Values(bare, trimmed, values.n_layers, values.what, values.grown)
 
         tokens = None
         if self.tokens is not None:
@@ -175,7 +182,7 @@ class Trace:
         """The same trace with its tensors moved or cast, as `Tensor.to` does."""
 
         def move(values: Values) -> Values:
-            return Values({s: v.to(*args, **kwargs) for s, v in values.items()}, values.rows, values.n_layers, values.what)
+            return replace(values, values={s: v.to(*args, **kwargs) for s, v in values.items()})
 
         output = self.output
         if (logits := getattr(output, "logits", None)) is not None:
@@ -222,6 +229,10 @@ def _unpad(site: Site, value: Tensor, row: int, values: Values) -> Tensor:
         return value
     for axis, name in enumerate(site.axes):
         layout = layouts.get(name)
-        if layout is not None and value.shape[axis] == layout.width:
+        if layout is None:
+            continue
+        if value.shape[axis] == layout.width:
             value = value.narrow(axis, layout.offsets[row], layout.lengths[row])
+        elif values.grown and value.shape[axis] > layout.width:
+            value = value.narrow(axis, layout.offsets[row], value.shape[axis] - layout.offsets[row])
     return value

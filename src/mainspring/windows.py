@@ -51,8 +51,8 @@ class Window:
     def put(self, value: Tensor, new: Tensor) -> Tensor:
         """A copy of `value` in which the selection is `new`, which broadcasts over it."""
         if self.whole:
-            # what flows on is the run's own: the model may write into it, and may need it contiguous
-            return new.expand(self.shape).to(value.dtype).clone(memory_format=torch.contiguous_format)
+            # what flows on is the run's own: the model may write into it. It lies in memory as the value did: kernels choose by that
+            return torch.empty_like(value).copy_(new)
         out = value.clone()
         if self.plain is not None:
             out[self.plain] = new

@@ -1,6 +1,5 @@
 """Models and inputs shared by the engine's tests."""
 
-
 import pytest
 import torch
 

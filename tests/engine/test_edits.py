@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from engine.plain import Plain
-from engine.tiny import FF, HEAD_DIM, HEADS, KV, LAYERS, VOCAB, WIDTH, ids, left_padded, noise
 
+from engine.plain import Plain
+from engine.tiny import FF, HEAD_DIM, KV, LAYERS, VOCAB, WIDTH, ids, left_padded, noise
 from mainspring import at
 from mainspring.selectors import span
 
@@ -132,7 +132,9 @@ def test_operations_on_attention_weights(model, site):
 
 
 def test_a_query_whose_every_key_is_blocked_attends_to_nothing(model):
-    trace = model.run(TOKENS, edits=at.layers[1].attn.scores(head=1, query=4).mask(), read=[at.layers[1].attn.pattern, at.layers[1].attn.z])
+    trace = model.run(
+        TOKENS, edits=at.layers[1].attn.scores(head=1, query=4).mask(), read=[at.layers[1].attn.pattern, at.layers[1].attn.z]
+    )
     assert torch.equal(trace[at.layers[1].attn.pattern(head=1, query=4)], torch.zeros(2, 7))
     assert torch.equal(trace[at.layers[1].attn.z(head=1, pos=4)], torch.zeros(2, HEAD_DIM[model.family]))
 
@@ -145,7 +147,11 @@ def test_edits_at_one_site_apply_in_the_order_given(model, site):
     where = at[site]
     agree(model, [where.add(1.0), where.scale(3.0)], {site: lambda v: (v + 1.0) * 3.0})
     agree(model, [where.scale(3.0), where.add(1.0)], {site: lambda v: v * 3.0 + 1.0})
-    agree(model, where.scale(2.0) + where(pos=2).ablate() + where.add(0.5), {site: lambda v: touch(2 * v, (slice(None), 2), lambda x: 0 * x) + 0.5})
+    agree(
+        model,
+        where.scale(2.0) + where(pos=2).ablate() + where.add(0.5),
+        {site: lambda v: touch(2 * v, (slice(None), 2), lambda x: 0 * x) + 0.5},
+    )
 
 
 def test_edits_at_several_sites_compose(model):
@@ -194,7 +200,9 @@ def test_a_wildcard_edits_every_layer_and_counts_each(model):
     trace = agree(model, edit, {f"layers.{i}.mlp.out": lambda v: 0.5 * v for i in range(LAYERS)})
     assert trace.fired == {edit: LAYERS}
     some = at.layers[[0, 2]].attn.z(head=1).ablate()
-    trace = agree(model, some, {f"layers.{i}.attn.z": lambda v: touch(v, (slice(None), slice(None), 1), lambda x: 0 * x) for i in (0, 2)})
+    trace = agree(
+        model, some, {f"layers.{i}.attn.z": lambda v: touch(v, (slice(None), slice(None), 1), lambda x: 0 * x) for i in (0, 2)}
+    )
     assert trace.fired == {some: 2}
 
 
@@ -294,7 +302,11 @@ def test_mean_ablation_of_another_batch(model):
         values.append(oracle.values[site][0])
     mean = torch.cat(values).mean(0)
     agree(model, at[site].ablate("mean", of=trace), {site: lambda v: mean.expand(v.shape)})
-    agree(model, at[site](head=1, pos=2).ablate("mean", of=trace), {site: lambda v: touch(v, (slice(None), 2, 1), lambda x: mean[1].expand(x.shape))})
+    agree(
+        model,
+        at[site](head=1, pos=2).ablate("mean", of=trace),
+        {site: lambda v: touch(v, (slice(None), 2, 1), lambda x: mean[1].expand(x.shape))},
+    )
 
 
 @pytest.mark.parametrize("pad", ["right", "left"])
@@ -326,7 +338,9 @@ def test_resampling_gives_each_row_another_rows_tokens(model, pad):
 def test_resampling_from_a_trace_matches_tokens_not_columns(model, pad):
     site, rows, reference = at.layers[1].resid_post, ids(4, 6), ids(6, 3, 5, seed=8)
     given = model.run(reference if pad == "left" else left_padded(reference), read=site)
-    trace = model.run(rows if pad == "right" else left_padded(rows), edits=site(pos=[0, 2]).ablate("resample", of=given, seed=1), read=site)
+    trace = model.run(
+        rows if pad == "right" else left_padded(rows), edits=site(pos=[0, 2]).ablate("resample", of=given, seed=1), read=site
+    )
     for r in range(2):
         a = trace.rows.offsets[r]
         got = trace[site][r, [a, a + 2]]
@@ -340,7 +354,9 @@ def test_resampling_from_a_trace_matches_tokens_not_columns(model, pad):
 def test_patching_from_a_trace(model):
     """Same site, another site, position and row of the source; the source is counted in its own text."""
     other = torch.tensor(ids(7, 7, seed=5))
-    sources = [f"layers.{i}.{n}" for i in range(LAYERS) for n in ("resid_post", "resid_pre", "attn.z", "attn.pattern", "attn.head_out")]
+    sources = [
+        f"layers.{i}.{n}" for i in range(LAYERS) for n in ("resid_post", "resid_pre", "attn.z", "attn.pattern", "attn.head_out")
+    ]
     clean = model.run(other, read=sources, until="end")
     oracle = Plain(model.module, model.family)
     oracle.run(other)
@@ -351,20 +367,40 @@ def test_patching_from_a_trace(model):
         (post.patch(clean), "layers.1.resid_post", lambda x: resid),
         (post(pos=2).patch(clean), "layers.1.resid_post", lambda x: touch(x, (all_, 2), lambda _: resid[:, 2])),
         (post(pos=-1).patch(clean, pos=3), "layers.1.resid_post", lambda x: touch(x, (all_, -1), lambda _: resid[:, 3])),
-        (post(pos=[1, 2]).patch(clean, pos=[5, 0]), "layers.1.resid_post", lambda x: touch(x, (all_, [1, 2]), lambda _: resid[:, [5, 0]])),
+        (
+            post(pos=[1, 2]).patch(clean, pos=[5, 0]),
+            "layers.1.resid_post",
+            lambda x: touch(x, (all_, [1, 2]), lambda _: resid[:, [5, 0]]),
+        ),
         (post.patch(clean, row=1), "layers.1.resid_post", lambda x: resid[1:].expand(x.shape)),
-        (post(pos=4).patch(clean, row=0), "layers.1.resid_post", lambda x: touch(x, (all_, 4), lambda _: resid[0, 4].expand(2, -1))),
+        (
+            post(pos=4).patch(clean, row=0),
+            "layers.1.resid_post",
+            lambda x: touch(x, (all_, 4), lambda _: resid[0, 4].expand(2, -1)),
+        ),
         (post(row=1).patch(clean), "layers.1.resid_post", lambda x: touch(x, 1, lambda _: resid[1])),
         (post(row=1, pos=3).patch(clean, row=0), "layers.1.resid_post", lambda x: touch(x, (1, 3), lambda _: resid[0, 3])),
         (post(dim=[2, 3]).patch(clean), "layers.1.resid_post", lambda x: touch(x, (..., [2, 3]), lambda _: resid[..., [2, 3]])),
-        (at.layers[2].resid_pre.patch(clean, site=at.layers[0].resid_post), "layers.2.resid_pre", lambda x: v["layers.0.resid_post"]),
+        (
+            at.layers[2].resid_pre.patch(clean, site=at.layers[0].resid_post),
+            "layers.2.resid_pre",
+            lambda x: v["layers.0.resid_post"],
+        ),
         (
             at.layers[2].attn.z(head=0, pos=3).patch(clean, site=at.layers[1].attn.z(head=2, pos=5)),
             "layers.2.attn.z",
             lambda x: touch(x, (all_, 3, 0), lambda _: z[:, 5, 2]),
         ),
-        (at.layers[1].attn.z(head=[1, 3]).patch(clean), "layers.1.attn.z", lambda x: touch(x, (all_, all_, [1, 3]), lambda _: z[:, :, [1, 3]])),
-        (at.layers[1].attn.pattern(head=2).patch(clean), "layers.1.attn.pattern", lambda x: touch(x, (all_, 2), lambda _: pattern[:, 2])),
+        (
+            at.layers[1].attn.z(head=[1, 3]).patch(clean),
+            "layers.1.attn.z",
+            lambda x: touch(x, (all_, all_, [1, 3]), lambda _: z[:, :, [1, 3]]),
+        ),
+        (
+            at.layers[1].attn.pattern(head=2).patch(clean),
+            "layers.1.attn.pattern",
+            lambda x: touch(x, (all_, 2), lambda _: pattern[:, 2]),
+        ),
         (
             at.layers[0].attn.head_out(head=1).patch(clean),
             "layers.0.attn.head_out",
@@ -381,7 +417,10 @@ def test_patching_every_layer_from_its_own_counterpart(model):
     oracle = Plain(model.module, model.family)
     oracle.run(other)
     kept = dict(oracle.values)
-    functions = {f"layers.{i}.mlp.out": lambda v, i=i: touch(v, (slice(None), 2), lambda _: kept[f"layers.{i}.mlp.out"][:, 2]) for i in range(LAYERS)}
+    functions = {
+        f"layers.{i}.mlp.out": lambda v, i=i: touch(v, (slice(None), 2), lambda _: kept[f"layers.{i}.mlp.out"][:, 2])
+        for i in range(LAYERS)
+    }
     agree(model, at.layers[:].mlp.out(pos=2).patch(clean), functions)
 
 
@@ -422,7 +461,9 @@ def test_patching_within_a_run(model):
     close(trace[site][0, 5], plain[site][1, 3], tol=1e-6)
     close(trace[site][0, :5], plain[site][0, :5], tol=1e-6)
     close(trace[site][1, :4], plain[site][1, :4], tol=1e-6)
-    agree(model, at[site](pos=[1, 2]).patch(pos=[3, 0]), {site: lambda v: touch(v, (slice(None), [1, 2]), lambda _: v[:, [3, 0]])})
+    agree(
+        model, at[site](pos=[1, 2]).patch(pos=[3, 0]), {site: lambda v: touch(v, (slice(None), [1, 2]), lambda _: v[:, [3, 0]])}
+    )
 
 
 # ---- what an edit holds is left alone -------------------------------------------------------------------------------------------
@@ -443,7 +484,9 @@ def test_apply_may_write_into_what_it_is_given(model):
         v[:, 2] = 0
         return v
 
-    agree(model, at.layers[1].mlp.out.apply(overwrite), {"layers.1.mlp.out": lambda v: touch(v, (slice(None), 2), lambda x: 0 * x)})
+    agree(
+        model, at.layers[1].mlp.out.apply(overwrite), {"layers.1.mlp.out": lambda v: touch(v, (slice(None), 2), lambda x: 0 * x)}
+    )
 
 
 def test_logits_can_be_edited(model):

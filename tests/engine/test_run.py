@@ -4,11 +4,11 @@ import threading
 
 import pytest
 import torch
-from engine.plain import Plain
-from engine.tiny import BUILD, LAYERS, fingerprint, hooks_on, ids, left_padded, noise
 from torch import nn
 
 import mainspring as ms
+from engine.plain import Plain
+from engine.tiny import BUILD, LAYERS, fingerprint, hooks_on, ids, left_padded, noise
 from mainspring import at
 from mainspring.errors import EditError, NotRecorded
 
@@ -52,9 +52,9 @@ class InPlace(nn.Module):
 
     def forward(self, x):
         a = self.first(x)
+        a.mul_(2.0)  # changes what `first` returned
         b = self.second(a)
-        b += a  # changes what `second` returned
-        a.mul_(2.0)
+        b += a  # and what `second` returned
         return self.act(b) + a
 
 
@@ -75,8 +75,8 @@ def test_values_survive_a_model_that_writes_in_place(how, frozen):
     x = noise(3, 4)
     with torch.no_grad():
         first = module.first(x)
-        second = module.second(first)
-        expected = torch.relu(second + first) + 2 * first
+        second = module.second(2 * first)
+        expected = torch.relu(second + 2 * first) + 2 * first
     options = {
         "plain": {}, "original": {"original": True}, "differentiable": {"differentiable": True},
         "gradients": {"grad_of": lambda t: t.output.sum()},
@@ -85,9 +85,9 @@ def test_values_survive_a_model_that_writes_in_place(how, frozen):
     assert torch.equal(trace[a], first) and torch.equal(trace[b], second)
     assert torch.equal(trace.output, expected)
     if how == "gradients":
-        on = (second + first > 0).float()
+        on = (second + 2 * first > 0).float()
         torch.testing.assert_close(trace.grad[b], on)
-        torch.testing.assert_close(trace.grad[a], on + 2 + on @ module.second.weight.detach())
+        torch.testing.assert_close(trace.grad[a], 2 * (on + 1 + on @ module.second.weight.detach()))
 
 
 def test_an_edited_constant_survives_a_model_that_writes_in_place():
@@ -96,14 +96,15 @@ def test_an_edited_constant_survives_a_model_that_writes_in_place():
     kept = held.clone()
     trace = model.run(x, edits=[a.set(held), b.set(held)], read=[a, b])
     assert torch.equal(held, kept) and torch.equal(trace[a], kept) and torch.equal(trace[b], kept)
-    assert torch.equal(trace.output, torch.relu(kept + kept) + 2 * kept)
+    assert torch.equal(trace.output, torch.relu(kept + 2 * kept) + 2 * kept)
     again = model.run(x, edits=b.patch(trace), read=b)
     assert torch.equal(trace[b], kept) and torch.equal(again[b], kept)
     model.run(x, edits=b.apply(lambda v: held))
     assert torch.equal(held, kept)
     row = noise(4, seed=2)
     mean = model.run(x, edits=b.set(row))  # one row for all: the model may still write into what flows on
-    torch.testing.assert_close(mean.output, torch.relu(row + model.run(x, read=a)[a]) + 2 * model.run(x, read=a)[a])
+    doubled = 2 * model.run(x, read=a)[a]
+    torch.testing.assert_close(mean.output, torch.relu(row + doubled) + doubled)
 
 
 def test_original_keeps_the_value_before_the_edits(model):
@@ -282,7 +283,9 @@ def boom(v):
     raise Boom
 
 
-@pytest.mark.parametrize("site", ["embed", "layers.1.attn.z", "layers.1.attn.scores", "layers.1.attn.q", "layers.2.mlp.out", "logits"])
+@pytest.mark.parametrize(
+    "site", ["embed", "layers.1.attn.z", "layers.1.attn.scores", "layers.1.attn.q", "layers.2.mlp.out", "logits"]
+)
 def test_an_exception_in_an_edit_leaves_nothing_behind(model, site):
     before, kernel = model.run(TOKENS).logits, model.module.config._attn_implementation
     for options in ({}, {"grad_of": lambda t: t.logits.sum(), "read": at.layers[0].attn.pattern}):
@@ -343,8 +346,12 @@ def test_a_failing_inner_run_does_not_disturb_the_outer(model):
 def test_threads_on_one_model_do_not_see_each_other(model):
     tokens = [torch.tensor(ids(6, 6, seed=s)) for s in range(3)]
     jobs = [
-        lambda: model.run(tokens[0], edits=[at.layers[0].attn.pattern(head=1).scale(0.3), at.layers[1].mlp.out.scale(2.0)]).logits,
-        lambda: model.run(tokens[1], edits=[at.layers[0].attn.scores(head=2, key=0).mask(), at.layers[1].resid_mid.scale(0.5)]).logits,
+        lambda: (
+            model.run(tokens[0], edits=[at.layers[0].attn.pattern(head=1).scale(0.3), at.layers[1].mlp.out.scale(2.0)]).logits
+        ),
+        lambda: (
+            model.run(tokens[1], edits=[at.layers[0].attn.scores(head=2, key=0).mask(), at.layers[1].resid_mid.scale(0.5)]).logits
+        ),
         lambda: model.run(tokens[2], read=at.layers[1].attn.z)[at.layers[1].attn.z],
         lambda: model.run(tokens[0], read=at.layers[1].mlp.out, grad_of=lambda t: t.logits[:, -1, 3]).grad[at.layers[1].mlp.out],
     ]

@@ -105,7 +105,9 @@ def test_get_and_put_equal_python_loops(case):
             size = {"row": layout.batch, "head": HEADS, "dim": DIM}[key]
             assume(len(range(size)[slice(index.start, index.stop, index.step)]))  # an empty slice there is refused: see below
     window = compiled(layout, select)
-    value = torch.arange(layout.batch * layout.width * HEADS * DIM, dtype=torch.float32).reshape(layout.batch, layout.width, HEADS, DIM)
+    value = torch.arange(layout.batch * layout.width * HEADS * DIM, dtype=torch.float32).reshape(
+        layout.batch, layout.width, HEADS, DIM
+    )
     before = value.clone()
     counts = {len(columns) for _, columns, _, _ in found}
     if counts == {0}:
@@ -114,7 +116,10 @@ def test_get_and_put_equal_python_loops(case):
     assert not window.empty and window.ragged == (len(counts) > 1)
     if len(counts) == 1:
         expected = torch.stack(
-            [torch.tensor([[[value[row[0], c, h, d] for d in dims] for h in heads] for c in columns]) for row, columns, heads, dims in found]
+            [
+                torch.tensor([[[value[row[0], c, h, d] for d in dims] for h in heads] for c in columns])
+                for row, columns, heads, dims in found
+            ]
         )
         for axis in reversed([i for i, gone in enumerate(drops) if gone]):
             expected = expected.squeeze(axis)
@@ -155,7 +160,9 @@ def test_a_position_beyond_the_text_of_any_row_is_refused(layout, position):
 def test_query_and_key_axes_have_their_own_positions(layout, query, key):
     shortest = min(layout.lengths)
     assume(-shortest <= query < shortest and -shortest <= key < shortest)
-    value = torch.arange(layout.batch * 2 * layout.width**2, dtype=torch.float32).reshape(layout.batch, 2, layout.width, layout.width)
+    value = torch.arange(layout.batch * 2 * layout.width**2, dtype=torch.float32).reshape(
+        layout.batch, 2, layout.width, layout.width
+    )
     axes = ("batch", "head", "query", "key")
     window = compile_window((("query", query), ("key", key)), axes, tuple(value.shape), {"query": layout, "key": layout})
     for row in range(layout.batch):

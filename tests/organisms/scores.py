@@ -25,7 +25,7 @@ def node_aurocs(planted: Planted, count: int = 48, seed: int = 5) -> dict[str, f
     positives = truth.circuit()
     listed = {(node.layer, node.head) for node in truth.nodes}
     negatives = [node for node in truth.everything() if node not in listed]
-    draws = [d for d in program.sample(4 * count, seed)]
+    draws = program.sample(4 * count, seed)
     length = len(draws[0].tokens)
     draws = [d for d in draws if len(d.tokens) == length][:count]
     ids = ids_of(program, draws)
@@ -85,3 +85,17 @@ def _gradients(model: Any, ids: torch.Tensor, direction: torch.Tensor) -> dict[t
         for handle in handles:
             handle.remove()
     return dict(zip(kept, grads, strict=True))
+
+
+def hardness_auroc(planted: Planted, count: int = 32) -> float:
+    """How well the hardness of a head's attention (mean largest weight) tells real heads from decoys."""
+    truth, program, model = planted.truth, planted.program, planted.module
+    ids = ids_of(program, program.sample(count, 8))
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        patterns = model(ids, output_attentions=True).attentions
+    heads = [node for node in truth.everything() if node[1] is not None]
+    scores = {(layer, head): float(patterns[layer][:, head].max(-1).values.mean()) for layer, head in heads}
+    positives = {node for node in truth.circuit() if node[1] is not None}
+    listed = {(node.layer, node.head) for node in truth.nodes}
+    return auroc(scores, positives, [node for node in heads if node not in listed])

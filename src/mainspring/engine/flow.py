@@ -20,6 +20,7 @@ from mainspring.engine.operations import Operation
 from mainspring.engine.places import Place
 from mainspring.errors import PositionError, SiteError
 from mainspring.rows import Rows
+from mainspring.selectors import Slice
 from mainspring.sites import Site
 from mainspring.vocabulary import LAYER_SITES, TOP_SITES
 from mainspring.windows import Window, compile_window
@@ -68,10 +69,11 @@ class Flow:
         attached: bool = False,
         stop_after: nn.Module | None = None,
         fresh: int | None = None,
+        windows: Mapping[Any, Window] | None = None,
     ) -> None:
         self.rows, self.original, self.gradients, self.attached = rows, original, gradients, attached
         self.stop_after, self.start, self.fresh = stop_after, 0, fresh
-        self.fired, self.batch = [0] * n_edits, batch
+        self.fired, self.batch, self.windows = [0] * n_edits, batch, windows or {}
         self.kept: dict[Site, list[Tensor]] = {}
         self.tracked: dict[Site, tuple[Tensor, Window]] = {}
         self.stopped = False
@@ -178,14 +180,13 @@ class Flow:
         if not self.original:
             self._keep(point, value)
         if self.attached and point.reads and not place.shared:
-            value = value.clone()  # what is kept stays as it is, also when the model writes into what flows on
+            # what is kept stays as it is, also when the caller writes into what flows on (Falcon adds attention to the MLP's output so)
+            value = value.clone()
         elif value is old and not (self.gradients and point.reads):
             return raw
         if place.shared:
             return raw if value is raw else raw.copy_(place.form.write(raw, old, value, seen))
-        new = place.form.write(raw, old, value, seen)
-        # the caller may write into what it is given (Falcon adds attention to the MLP's output so), and `value` is kept
-        return new.clone() if self.gradients and place.end == "output" else new
+        return place.form.write(raw, old, value, seen)
 
     def _keep(self, point: Point, value: Tensor) -> None:
         place = point.place
@@ -201,8 +202,13 @@ class Flow:
                         f"{site} picks a different number of tokens in different rows; read it row by row (row=) or pick one token"
                     )
                 picked = window.get(value)
-            # the model may go on to write into its tensors, so what is kept is a copy
-            self.kept.setdefault(site, []).append(picked.clone() if self.attached else picked.detach().clone())
+            # the model may go on to write into its tensors, so what is kept is a copy; in a graph it must be the tensor itself,
+            # and a copy flows on
+            if not self.attached:
+                picked = picked.detach().clone()
+            elif place.shared and self.gradients:
+                picked = picked.clone()
+            self.kept.setdefault(site, []).append(picked)
 
     def _narrowed_for_later(self, place: Place, site: Site, value: Tensor) -> Tensor:
         """A value of one generation step: its fresh tokens, narrowed on all axes that do not count rows or tokens."""
@@ -221,13 +227,10 @@ class Flow:
             return Window(tuple(value.shape), empty=True)
         if first > 0:
             raise PositionError(f"{operation.edit}: a sliding cache has dropped columns that it covers; name positions with pos=")
-        picks = [slice(None)] * value.ndim
-        picks[axis] = slice(0, columns)
-        shape = list(value.shape)
-        shape[axis] = min(columns, shape[axis])
-        if operation.select:
-            raise PositionError(f"{operation.edit}: in a generation give pos= together with other selectors")
-        return Window(tuple(shape), plain=tuple(picks))
+        # the constant is laid out in columns, so here the token axis is addressed as it stands
+        layouts = {a: self.rows[stack] for a, stack in place.rows_of.items() if stack in self.rows and a != "pos"}
+        select = (*operation.select, ("pos", Slice(0, columns)))
+        return compile_window(select, place.axes, tuple(value.shape), layouts, name=str(place.site))
 
     def _first_column(self, place: Place, value: Tensor, axis: int) -> int:
         if self.fresh is None or place.site.stack != "":
@@ -237,9 +240,12 @@ class Flow:
     def _window(self, place: Place, select: tuple[tuple[str, Any], ...], value: Tensor) -> Window:
         if not select:
             return Window(tuple(value.shape), plain=(), whole=True)
-        axes = place.axes or tuple(["batch", *(f"axis{i}" for i in range(1, value.ndim - 1)), "dim"][: value.ndim])
+        axes = place.axes or module_axes(value.ndim)
         if len(axes) != value.ndim:
             raise SiteError(f"{place.site} gave a tensor of shape {tuple(value.shape)}, but its axes are {', '.join(axes)}")
+        known = self.windows.get((select, axes, tuple(value.shape), place.counts)) if self.fresh is None else None
+        if known is not None:
+            return known
         layouts = {axis: self.rows[stack] for axis, stack in place.rows_of.items() if stack in self.rows}
         token = next((i for i, a in enumerate(axes) if a in ("pos", "query")), None)
         start = 0 if token is None else self._first_column(place, value, token)
@@ -252,9 +258,16 @@ _ORDER = {name: i for i, name in enumerate((*TOP_SITES, *LAYER_SITES))}
 
 
 def _rank(point: Point) -> int:
-    """Sites that share a tensor are visited in the order of the vocabulary: a head's share before the sum of all, a sum before
-    what is added of it. Raw module sites come last and see what flows on."""
+    """Sites that share a tensor are visited in the order of the vocabulary, in which one follows from the other.
+
+    A head's share comes before the sum of all, a sum before what is added of it; raw module sites come last.
+    """
     return _ORDER.get(point.place.site.name, len(_ORDER)) if point.place.site.stack != "module" else len(_ORDER)
+
+
+def module_axes(ndim: int) -> tuple[str, ...]:
+    """The axes of a raw module's tensor: the first counts rows, and the last is its width."""
+    return tuple(["batch", *(f"axis{i}" for i in range(1, ndim - 1)), "dim"][:ndim])
 
 
 LATER = ("row", "pos", "step", "query", "key")

@@ -74,8 +74,8 @@ class HeadsFirst(Form):
 class InnerHeads(Form):
     """[b, heads, p, dim] or [b * heads, p, dim], as modules that compute attention themselves keep it, as [b, p, heads, dim].
 
-    `transposed` says that the last two axes are exchanged, as keys are for the product with queries. Where the module holds a copy
-    of a key-value head for each of its query heads, the copies are one: the first is read and all are written.
+    `transposed` says that the last two axes are exchanged, as keys are for the product with queries. Where the module holds a
+    copy of a key-value head for each of its query heads, the copies are one: the first is read and all are written.
     """
 
     heads: int
@@ -107,8 +107,10 @@ class Masked(Form):
         return raw.masked_fill(raw <= self._floor(), float("-inf"))
 
     def write(self, raw: Tensor, old: Tensor, new: Tensor, seen: Seen) -> Tensor:
-        # where both forbid, the module keeps its own number
-        return torch.where((new == float("-inf")) & (raw <= self._floor()), raw.detach(), new)
+        # where both forbid, the module keeps its own number, unless an edit leaves a query nothing else to look at
+        own, closed = raw <= self._floor(), new == float("-inf")
+        emptied = closed.all(dim=-1, keepdim=True) & ~own.all(dim=-1, keepdim=True)
+        return torch.where(closed & own & ~emptied, raw.detach(), new)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """Generation with reads and edits in every forward pass, on the model's own machinery.
 
-The model's `generate` prepares everything (caches, processors, stopping rules, image and encoder inputs) and hands over through its
-`custom_generate` argument; the loop here then runs one forward pass per token with hooks on only while the module computes.
-Positions mean positions of the whole sequence; step k is the position whose output predicts generated token k. Keys and values are
-edited wherever attention reads them, so an edited key stays edited for every later token though the cache holds the original.
+The model's `generate` prepares everything (caches, processors, stopping rules, image and encoder inputs) and hands over through
+its `custom_generate` argument; the loop here then runs one forward pass per token with hooks on only while the module computes.
+Positions mean positions of the whole sequence; step k is the position whose output predicts generated token k. Keys and values
+are edited wherever attention reads them, so an edited key stays edited for every later token though the cache holds the original.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ from torch import Tensor
 
 from mainspring.edits import Edit, Edits, as_edits
 from mainspring.engine.attention import routed
-from mainspring.engine.flow import LATER, Flow
+from mainspring.engine.flow import LATER, Flow, module_axes
 from mainspring.engine.plan import Atlas, Plan, attention_configs, make_plan
 from mainspring.engine.run import check_fired
-from mainspring.errors import InputError, PositionError
+from mainspring.errors import InputError, NotRecorded, PositionError
 from mainspring.rows import Rows
 from mainspring.sites import Site
 from mainspring.trace import Trace, Values
@@ -40,28 +41,35 @@ class Sampling:
     stop: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens={self.max_new_tokens}: generate at least one token")
-        if self.temperature is not None and not self.temperature > 0:
-            raise InputError(f"temperature={self.temperature}: give a positive number, or leave it out to take the likeliest token")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InputError(f"top_p={self.top_p} must lie in (0, 1]")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"top_k={self.top_k} must be at least 1")
+        for name, least in (("max_new_tokens", 1), ("top_k", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is None and name != "max_new_tokens":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name}={value!r} must be a whole number of at least {least}")
+        for name, most, words in (("temperature", math.inf, "a positive number"), ("top_p", 1, "in (0, 1]")):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= most and math.isfinite(value)):
+                raise InputError(f"{name}={value!r} must be {words}; leave it out to take the likeliest token")
 
     @property
     def samples(self) -> bool:
         return any(x is not None for x in (self.temperature, self.top_p, self.top_k))
 
     def options(self) -> dict[str, Any]:
-        """The model's own generation options; what is not asked for is switched off rather than left to a checkpoint's defaults."""
-        chosen: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.samples, "num_beams": 1}
+        """The model's own generation options; what is not asked for is off, whatever the checkpoint's defaults."""
+        chosen: dict[str, Any] = dict.fromkeys(_OFF)
+        chosen |= {"max_new_tokens": self.max_new_tokens, "do_sample": self.samples, "num_beams": 1, "num_return_sequences": 1}
         chosen |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
-        if self.samples:
-            chosen = {k: v for k, v in chosen.items() if v is not None} | {"top_k": self.top_k or 0}
         if self.stop is not None:
-            chosen["eos_token_id"] = list(self.stop)
+            chosen["eos_token_id"] = list(self.stop) or None
         return chosen
+
+
+_OFF = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "cache_implementation", "prefill_chunk_size")
+"""Options of checkpoints that would sample otherwise than asked, or pass tokens through the model in another layout."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +97,22 @@ class Generation(Trace):
 
     new_tokens: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
+    @property
+    def logits(self) -> Tensor:
+        """The logits of all positions, where they were read."""
+        try:
+            return super().logits
+        except NotRecorded:
+            raise NotRecorded("a generation keeps logits only where they are asked for: add at.logits to read=") from None
+
 
 class Stream:
     """An iterator over the steps of a generation; `result` is the finished `Generation` once it is exhausted."""
 
-    def __init__(self, steps: Iterator[Step], finish: Callable[[], Generation]) -> None:
-        self._steps, self._finish, self._result = steps, finish, None
-        self._exhausted = False
+    def __init__(self, steps: Generator[Step, None, None], finish: Callable[[], Generation]) -> None:
+        self._steps, self._finish = steps, finish
+        self._result: Generation | None = None
+        self._failure: BaseException | None = None
 
     def __iter__(self) -> "Stream":
         return self
@@ -104,16 +121,20 @@ class Stream:
         try:
             return next(self._steps)
         except StopIteration:
-            self._exhausted = True
+            raise
+        except BaseException as error:
+            self._failure = error
             raise
 
     def close(self) -> None:
-        """End the generation here."""
-        self._steps.close()  # type: ignore[attr-defined]
+        """End the generation here; `result` is then what has been generated so far."""
+        self._steps.close()
 
     @property
     def result(self) -> Generation:
         """Everything generated; runs what is left."""
+        if self._failure is not None:
+            raise self._failure
         if self._result is None:
             for _ in self:
                 pass
@@ -123,17 +144,20 @@ class Stream:
 
 @dataclass(eq=False)
 class _State:
-    """What the loop moves along."""
+    """What the loop moves along. `lengths` counts each row's generated tokens up to its end."""
 
     ids: Tensor
     arguments: dict[str, Any]
     processor: Any
     stopping: Any
     config: Any
+    lengths: Tensor
     new: list[Tensor] = field(default_factory=list)
-    kept: dict[Site, list[Tensor]] = field(default_factory=dict)
-    fired: dict[int, tuple[Edit, int]] = field(default_factory=dict)
     shown: list[str] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> Tensor:
+        return torch.stack(self.new, dim=1) if self.new else self.ids[:, :0]
 
 
 def start(
@@ -150,16 +174,20 @@ def start(
     batch: int | None = None,
 ) -> Stream:
     """Prepare a generation; nothing runs until the stream is asked for its first step, but impossible requests fail here."""
-    generate = getattr(atlas.module, "generate", None)
     can = getattr(atlas.module, "can_generate", lambda: False)
-    if generate is None or not can():
+    if not hasattr(atlas.module, "generate") or not can():
         raise InputError(f"{type(atlas.module).__name__} does not generate; use model.run")
+    if kwargs.get("past_key_values") is not None:
+        raise InputError("a generation begins with its whole prompt: leave out past_key_values")
+    if "encoder" in rows and "" not in rows:
+        rows = {**rows, "": Rows.full(rows["encoder"].batch, 1)}  # the start token, which `generate` adds
+    if "" in rows and any(o + n != rows[""].width for o, n in zip(rows[""].offsets, rows[""].lengths, strict=True)):
+        raise InputError("a generation continues each row where the batch ends: pad the rows on the left")
 
     def plan_for(changes: Edits) -> Plan:
         return make_plan(atlas, reads, changes, rows, batch=batch, until="end", generating=True)
 
-    plan = plan_for(edits)
-    steps = _Loop(atlas, kwargs, rows, plan, plan_for, sampling, controller, tokenizer, original, batch)
+    steps = _Loop(atlas, kwargs, rows, plan_for(edits), plan_for, sampling, controller, tokenizer, original, batch)
     return Stream(steps.run(), steps.finish)
 
 
@@ -177,23 +205,22 @@ class _Loop:
         original: bool,
         batch: int | None,
     ) -> None:
-        self.atlas, self.module, self.kwargs, self.rows = atlas, atlas.module, dict(kwargs), dict(rows)
-        self.plan, self.first_plan, self.plan_for = plan, plan, plan_for
+        self.atlas, self.kwargs, self.rows = atlas, dict(kwargs), dict(rows)
+        self.module: Any = atlas.module
+        self.plan, self.plan_for = plan, plan_for
         self.sampling, self.controller, self.tokenizer = sampling, controller, tokenizer
         self.original, self.batch = original, batch
         self.state: _State | None = None
-        self.flow = self._flow(plan, 0)
-        self.fired: dict[int, tuple[Edit, int]] = {}
-        self.kept: dict[Site, list[Tensor]] = {}
+        self.flow = self._flow(plan)
+        self.fired: dict[Edit, int] = dict.fromkeys(plan.edits, 0)
+        self.kept: dict[Site, list[tuple[int, Tensor]]] = {}
+        """What every forward pass gave of a site, with the column after its last token."""
+        self.all_logits = any(point.place.site.name == "logits" for point in plan.points)
 
-    def _flow(self, plan: Plan, start: int) -> Flow:
-        flow = Flow(
-            plan.points, self.rows, n_edits=len(plan.edits), batch=self.batch, original=self.original, fresh=0
-        )
-        flow.start = start
-        return flow
+    def _flow(self, plan: Plan) -> Flow:
+        return Flow(plan.points, self.rows, n_edits=len(plan.edits), batch=self.batch, original=self.original, fresh=0)
 
-    def run(self) -> Iterator[Step]:
+    def run(self) -> Generator[Step, None, None]:
         """The steps. Hooks and gradient mode hold only while the model computes, never while the caller has control."""
         with self._computing():
             state = self.state = self._prepare()
@@ -201,11 +228,13 @@ class _Loop:
         if self.sampling.seed is not None:
             generator = torch.Generator(state.ids.device).manual_seed(self.sampling.seed)
         pad = state.config._pad_token_tensor
-        unfinished = torch.ones(state.ids.shape[0], dtype=torch.bool, device=state.ids.device)
+        unfinished = torch.ones_like(state.lengths, dtype=torch.bool)
         ends = any(hasattr(c, "eos_token_id") for c in state.stopping)
         for index in range(self.sampling.max_new_tokens):
             with self._computing():
-                scores, logits = self._forward(index)
+                logits = self._forward(state, index)
+            self._collect()
+            scores = state.processor(state.ids, logits.clone())
             if self.sampling.samples:
                 chosen = torch.multinomial(torch.softmax(scores, dim=-1), 1, generator=generator).squeeze(1)
             else:
@@ -214,21 +243,20 @@ class _Loop:
                 chosen = torch.where(unfinished, chosen, pad.to(chosen.device))
             state.ids = torch.cat([state.ids, chosen[:, None]], dim=-1)
             state.new.append(chosen)
+            state.lengths = state.lengths + unfinished
             unfinished = unfinished & ~state.stopping(state.ids, None)
-            step = Step(index, chosen, self._text(state), ~unfinished, logits, self.plan.edits)
+            step = Step(index, chosen, self._text(state, unfinished), ~unfinished, logits, self.plan.edits)
             yield step
             if not bool(unfinished.any()):
                 break
             if self.controller is not None and (changes := self.controller(step)) is not None:
                 self._exchange(as_edits(changes))
 
-    def _computing(self) -> ExitStack:
-        stack = ExitStack()
-        stack.enter_context(torch.no_grad())
-        if self.flow.attention:
-            stack.enter_context(routed(attention_configs(self.plan.points)))
-        stack.enter_context(self.flow.attach())
-        return stack
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        routes = routed(attention_configs(self.plan.points)) if self.flow.attention else nullcontext()
+        with torch.no_grad(), routes, self.flow.attach():
+            yield
 
     def _prepare(self) -> _State:
         """Let the model's own `generate` prepare caches, encoder outputs, processors and stopping rules."""
@@ -238,97 +266,90 @@ class _Loop:
             caught.update(given, input_ids=input_ids)
             return input_ids
 
-        options = self.sampling.options()
-        if any(point.place.site.name == "logits" for point in self.plan.points):
-            options["logits_to_keep"] = 0  # all positions, where by default only the last is computed
-        self.module.generate(**self.kwargs, **options, custom_generate=take_over)  # type: ignore[operator]
+        self.module.generate(**self.kwargs, **self.sampling.options(), custom_generate=take_over)
         for unused in ("synced_gpus", "streamer", "assistant_model", "tokenizer"):
             caught.pop(unused, None)
-        return _State(
-            caught.pop("input_ids"),
-            caught,
-            caught.pop("logits_processor"),
-            caught.pop("stopping_criteria"),
-            caught.pop("generation_config"),
-        )
+        ids = caught.pop("input_ids")
+        processor, stopping, config = (caught.pop(k) for k in ("logits_processor", "stopping_criteria", "generation_config"))
+        return _State(ids, caught, processor, stopping, config, torch.zeros(len(ids), dtype=torch.long, device=ids.device))
 
-    def _forward(self, index: int) -> tuple[Tensor, Tensor]:
-        state, module = self.state, self.module
-        assert state is not None
-        total = state.ids.shape[1]
+    def _forward(self, state: _State, index: int) -> Tensor:
+        """One forward pass over the tokens that are new to the cache; returns the logits of the last."""
+        module = self.module
+        prompt = self.rows[""].width if "" in self.rows else state.ids.shape[1] - index  # embeddings bring no token ids
+        total = prompt + index
         cached = bool(state.arguments.get("use_cache", False)) and index > 0
         self.flow.start, self.flow.fresh = (total - 1, 1) if cached else (0, total)
-        if index == 0:
-            outputs = module._prefill(state.ids, state.config, state.arguments)  # type: ignore[operator]
-        else:
-            inputs = module.prepare_inputs_for_generation(  # type: ignore[operator]
-                state.ids, next_sequence_length=1 if cached else None, **state.arguments
-            )
-            if not cached:
-                self.flow.kept.clear()
-            outputs = module(**inputs, return_dict=True)
-        state.arguments = module._update_model_kwargs_for_generation(  # type: ignore[operator]
-            outputs, state.arguments, is_encoder_decoder=bool(module.config.is_encoder_decoder)  # type: ignore[union-attr]
+        inputs = module.prepare_inputs_for_generation(
+            state.ids, next_sequence_length=1 if cached else None, is_first_iteration=index == 0, **state.arguments
         )
-        logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=state.ids.device)
-        return state.processor(state.ids, logits), logits
+        if self.all_logits and "logits_to_keep" in inputs:
+            inputs["logits_to_keep"] = 0  # all positions, where by default only the last is computed
+        outputs = module(**inputs, return_dict=True)
+        state.arguments = module._update_model_kwargs_for_generation(
+            outputs, state.arguments, is_encoder_decoder=bool(module.config.is_encoder_decoder)
+        )
+        return outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=state.ids.device)
 
     def _exchange(self, edits: Edits) -> None:
-        self._collect()
         self.plan = self.plan_for(edits)
-        self.flow = self._flow(self.plan, self.flow.start)
+        self.flow = self._flow(self.plan)
+        self.fired |= {edit: 0 for edit in edits if edit not in self.fired}
 
     def _collect(self) -> None:
-        for edit, count in zip(self.plan.edits, self.flow.fired, strict=True):
-            _, before = self.fired.get(id(edit), (edit, 0))
-            self.fired[id(edit)] = (edit, before + count)
-        for site, values in self.flow.kept.items():
-            self.kept.setdefault(site, []).extend(values)
-        self.flow.fired, self.flow.kept = [0] * len(self.plan.edits), {}
+        """Take over what one forward pass kept and how often edits fired in it."""
+        flow, end = self.flow, self.flow.start + (self.flow.fresh or 0)
+        for edit, count in zip(self.plan.edits, flow.fired, strict=True):
+            self.fired[edit] += count
+        for site, values in flow.kept.items():
+            before = self.kept.get(site, []) if flow.start else []  # without a cache every pass covers everything
+            self.kept[site] = [*before, (end, values[-1])]
+        flow.fired, flow.kept = [0] * len(self.plan.edits), {}
 
-    def _text(self, state: _State) -> tuple[str, ...] | None:
+    def _text(self, state: _State, unfinished: Tensor) -> tuple[str, ...] | None:
+        """What this step adds to each row's text. Text that later tokens may still change is held back until it is settled."""
         if self.tokenizer is None:
             return None
-        whole = self._decode(torch.stack(state.new, dim=1))
-        # a character may need several tokens; until it is complete the text may still change at its end
+        whole = self._decode(state)
         before = state.shown or [""] * len(whole)
-        state.shown = whole
-        return tuple(now[len(old) :] if now.startswith(old) else now for now, old in zip(whole, before, strict=True))
+        # a character that needs several tokens shows as a replacement character until it is complete
+        settled = [x.rstrip("\ufffd") if going else x for x, going in zip(whole, unfinished.tolist(), strict=True)]
+        state.shown = [now if now.startswith(old) else old for now, old in zip(settled, before, strict=True)]
+        return tuple(now[len(old) :] for now, old in zip(state.shown, before, strict=True))
 
-    def _decode(self, tokens: Tensor) -> list[str]:
-        return [self.tokenizer.decode(row, skip_special_tokens=True) for row in tokens]
+    def _decode(self, state: _State) -> list[str]:
+        rows = zip(state.tokens, state.lengths.tolist(), strict=True)
+        return [self.tokenizer.decode(row[:n], skip_special_tokens=True, clean_up_tokenization_spaces=False) for row, n in rows]
 
     def finish(self) -> Generation:
         state = self.state
-        assert state is not None
-        self._collect()
-        first = [self.fired[id(edit)][1] for edit in self.first_plan.edits]
-        check_fired(self.first_plan, first)
+        if state is None:
+            raise InputError("the generation was closed before its first step")
+        check_fired(replace(self.plan, edits=Edits(self.fired)), list(self.fired.values()))
         values = {site: self._assembled(site, kept) for site, kept in self.kept.items()}
         depths = {stack: self.atlas.depth(stack) for stack in {s.stack for s in values if s.layers is not None}}
-        new = torch.stack(state.new, dim=1)
         return Generation(
-            Values(values, self.rows, depths),
-            fired={edit: count for edit, count in self.fired.values()},
+            Values(values, self.rows, depths, grown=True),
+            fired=self.fired,
             tokens=state.ids,
-            text=None if self.tokenizer is None else tuple(self._decode(new)),
-            new_tokens=new,
+            text=None if self.tokenizer is None else tuple(self._decode(state)),
+            new_tokens=state.tokens,
         )
 
-    def _assembled(self, site: Site, chunks: list[Tensor]) -> Tensor:
+    def _assembled(self, site: Site, kept: list[tuple[int, Tensor]]) -> Tensor:
         """The steps of one read, joined along the tokens, and narrowed to the tokens that were asked for."""
-        place = self.atlas.place(site.bare)
-        narrowed = [(k, i) for k, i in site.select if k not in LATER]
-        dropped = {"dim": ("dim", "head_dim")}
-        gone = {a for k, i in narrowed if isinstance(i, int) for a in dropped.get(k, (k,))}
-        axes = tuple(a for a in place.axes if a not in gone)
+        place, values = self.atlas.place(site.bare), [value for _, value in kept]
+        single = [k for k, i in site.select if k not in LATER and isinstance(i, int)]
+        gone = {a for k in single for a in {"dim": ("dim", "head_dim")}.get(k, (k,))}
+        axes = tuple(a for a in place.axes or module_axes(values[0].ndim + len(single)) if a not in gone)
         token = next((i for i, a in enumerate(axes) if a in ("pos", "query")), None)
-        if token is None or place.site.stack != "" or len(chunks) == 1:
-            value = chunks[-1]
-        else:
+        if place.site.stack == "module" and _covers_tokens(kept):
+            token = 1
+        value = values[-1]
+        if token is not None and place.site.stack in ("", "module") and site.name not in ("cross.k", "cross.v") and len(kept) > 1:
             if "key" in axes and not site.name.startswith("cross."):
-                chunks = _padded(chunks, axes.index("key"), 0.0 if site.name.endswith("pattern") else float("-inf"))
-            value = chunks[-1] if site.name in ("cross.k", "cross.v") else torch.cat(chunks, dim=token)
+                values = _aligned(kept, axes.index("key"), 0.0 if site.name.endswith("pattern") else float("-inf"))
+            value = torch.cat(values, dim=token)
         select = tuple((k, i) for k, i in site.select if k in LATER)
         if not select:
             return value
@@ -339,12 +360,17 @@ class _Loop:
         return window.get(value).clone()
 
 
-def _padded(chunks: list[Tensor], axis: int, fill: float) -> list[Tensor]:
-    """Attention weights of all steps over the keys of the last: keys that came later have no weight."""
-    longest = max(c.shape[axis] for c in chunks)
-    out = []
-    for chunk in chunks:
-        missing = list(chunk.shape)
-        missing[axis] = longest - chunk.shape[axis]
-        out.append(torch.cat([chunk, chunk.new_full(missing, fill)], dim=axis) if missing[axis] else chunk)
+def _covers_tokens(kept: list[tuple[int, Tensor]]) -> bool:
+    """Whether the second axis of what a module gave counts the tokens of each forward pass."""
+    starts = [0, *(end for end, _ in kept)]
+    return all(v.ndim > 1 and v.shape[1] == end - start for start, (end, v) in zip(starts, kept, strict=False))
+
+
+def _aligned(kept: list[tuple[int, Tensor]], axis: int, fill: float) -> list[Tensor]:
+    """Attention weights of all steps over all keys: those that came later, or have left a sliding window, have no weight."""
+    longest, out = kept[-1][0], []
+    for end, value in kept:
+        before, after = list(value.shape), list(value.shape)
+        before[axis], after[axis] = end - value.shape[axis], longest - end
+        out.append(torch.cat([value.new_full(before, fill), value, value.new_full(after, fill)], dim=axis))
     return out

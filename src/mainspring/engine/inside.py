@@ -1,8 +1,8 @@
 """Tensors that a module makes inside its own `forward`, without a submodule: caught at the torch function it calls.
 
-Some models compute attention themselves, without transformers' registry, and no hook sees their queries, scores or pattern. While
-a run wants one, a torch function mode stands around the forward pass. It acts on this thread only, and only in calls that a wanted
-module makes between its entry and its exit; the module's code, kernels and numbers stay its own.
+Some models compute attention themselves, without transformers' registry, and no hook sees their queries, scores or pattern.
+While a run wants one, a torch function mode stands around the forward pass. It acts on this thread only, and only in calls that
+a wanted module makes between its entry and its exit; the module's code, kernels and numbers stay its own.
 
 What can be caught, by name:
 

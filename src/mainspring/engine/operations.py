@@ -55,7 +55,9 @@ def _constant(edit: Edit, value: Any, shape: list[int | None] | None, dtype: tor
         )
     if shape is not None and not _fits(tuple(value.shape), shape):
         shown = ", ".join("any" if n is None else str(n) for n in shape)
-        raise ShapeMismatch(f"{edit} has shape {tuple(value.shape)}, but {edit.site} is [{shown}]; trailing axes must match or be 1")
+        raise ShapeMismatch(
+            f"{edit} has shape {tuple(value.shape)}, but {edit.site} is [{shown}]; trailing axes must match or be 1"
+        )
     return value.to(device=device, dtype=dtype)
 
 
@@ -136,10 +138,12 @@ def _ablate(
     kind, source = edit["kind"], edit["of"]
     if kind == "zero":
         return Operation(edit, select, lambda v, whole, window: torch.zeros_like(v))
-    mine = rows.get(edit.site.stack)
-    theirs = mine if source is None else source.read.rows.get(edit.site.stack)
+    mine = rows.get(_stack(place))
+    theirs = mine if source is None else source.read.rows.get(_stack(place))
     if "query" in place.axes and any(r is not None and not r.uniform for r in (mine, theirs)):
-        raise EditError(f"{edit} mixes attention weights of texts of different length; give texts of one length, or use patch or scale")
+        raise EditError(
+            f"{edit} mixes attention weights of texts of different length; give texts of one length, or use patch or scale"
+        )
     given = None if source is None else source[edit.site.bare].to(device=device, dtype=dtype)
     if kind == "mean":
         known = None if given is None else _mean(given, place.axes, theirs, edit["over"])
@@ -168,12 +172,21 @@ def _ablate(
     return Operation(edit, select, from_draw)
 
 
+def _stack(place: Place) -> str:
+    """The stack whose tokens stand along the place's `pos` axis."""
+    return place.rows_of.get("pos", place.site.stack)
+
+
 def _mean(value: Tensor, axes: tuple[str, ...], layout: Rows | None, over: tuple[str, ...]) -> Tensor:
     """The mean over batch and/or tokens, kept as axes of length 1; padding does not count.
 
     A mean over the batch alone is one for each position, counted from the first real token.
     """
+    if "image" in axes:  # images stand for rows, and their patches for tokens
+        over = tuple({"batch": "image", "pos": "patch"}.get(a, a) for a in over)
     dims = [axes.index(a) for a in over if a in axes]
+    if not dims:
+        raise EditError(f'ablate("mean") averages over {", ".join(over)}, but the axes of this site are {", ".join(axes)}')
     if layout is None or "pos" not in axes or not layout.padded or layout.batch != value.shape[0]:
         return value.mean(dim=dims, keepdim=True)
     value = torch.stack([row.roll(-offset, dims=0) for row, offset in zip(value, layout.offsets, strict=True)])
@@ -203,7 +216,9 @@ def _drawn(
     if not tokens or (mine.uniform and theirs.uniform and not mine.padded and not theirs.padded):
         taken = given[picks.to(given.device)]
         if taken.shape != whole.shape:
-            raise ShapeMismatch(f"{edit}: the reference has rows of shape {tuple(taken.shape[1:])} and this run {tuple(whole.shape[1:])}")
+            raise ShapeMismatch(
+                f"{edit}: the reference has rows of shape {tuple(taken.shape[1:])} and this run {tuple(whole.shape[1:])}"
+            )
         return taken
     out = whole.clone()
     for row, other in enumerate(picks.tolist()):
@@ -266,7 +281,7 @@ def _own_rows(value: Tensor, index: Any) -> Tensor:
 
 def _relaid(edit: Edit, value: Tensor, source: Trace, rows: Mapping[str, Rows], place: Place, chosen: Any) -> Tensor:
     """The source's tokens moved to the columns where this run's rows have them. `chosen` rows only need to fit."""
-    theirs, mine = source.read.rows.get(edit.site.stack), rows.get(edit.site.stack)
+    theirs, mine = source.read.rows.get(_stack(place)), rows.get(_stack(place))
     if theirs is None or mine is None or (theirs.lengths, theirs.offsets) == (mine.lengths, mine.offsets):
         return value
     if theirs.batch == 1 and not theirs.padded and not mine.padded and theirs.width == mine.width:
@@ -306,7 +321,9 @@ def _project_out(
 ) -> Operation:
     directions = edit["value"].to(torch.float32).reshape(-1, edit["value"].shape[-1])
     if shape is not None and shape and shape[-1] is not None and shape[-1] != directions.shape[-1]:
-        raise ShapeMismatch(f"{edit} has directions of {directions.shape[-1]} entries, but the last axis of {edit.site} has {shape[-1]}")
+        raise ShapeMismatch(
+            f"{edit} has directions of {directions.shape[-1]} entries, but the last axis of {edit.site} has {shape[-1]}"
+        )
     left, weight, _ = torch.linalg.svd(directions.T, full_matrices=False)
     # [dim, k], orthonormal; directions that repeat each other span less than their number
     basis = left[:, weight > weight.max() * 1e-6].to(device=device, dtype=dtype)

@@ -1,7 +1,7 @@
 """From what a user asks for to the points that a run touches. Everything impossible is refused here, before any forward pass."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from mainspring.engine.places import Place
 from mainspring.errors import NotRecorded, PositionError, SelectorError, SiteError, SiteRefused
 from mainspring.rows import Rows
 from mainspring.sites import Site, parse_site
-from mainspring.windows import compile_window
+from mainspring.windows import Window, compile_window
 
 __all__ = ["Atlas", "Plan", "as_sites", "make_plan"]
 
@@ -37,13 +37,17 @@ class Atlas(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The points of a run, its edits and reads, and the module after which it may stop (None: run to the end)."""
+    """The points of a run, its edits and reads, and the module after which it may stop (None: run to the end).
+
+    `windows` are the selections that were compiled to check them, by selectors, axes and shape.
+    """
 
     points: Sequence[Point]
     edits: Edits
     reads: tuple[Site, ...]
     stop: nn.Module | None = None
     stopped_after: str | None = None
+    windows: dict[Any, Window] = field(default_factory=dict)
 
 
 def as_sites(read: Any) -> tuple[Site, ...]:
@@ -107,6 +111,7 @@ def _planned(
     generating: bool,
 ) -> Plan:
     points: dict[int, Point] = {}
+    windows: dict[Any, Window] = {}
     wanted: list[Site] = []
     last: list[tuple[str, int | None]] = []
 
@@ -115,7 +120,7 @@ def _planned(
 
     for site in reads:
         for single, place in concrete(atlas, site):
-            check_selectors(single, place, rows, batch, generating)
+            check_selectors(single, place, rows, batch, generating, windows)
             at_place = point(place)
             if single not in at_place.reads:
                 at_place.reads.append(single)
@@ -129,12 +134,12 @@ def _planned(
         for single, place in concrete(atlas, edit.site):
             if place.read_only:
                 raise SiteRefused(f"{single} can be read but not edited: {place.read_only}", place.read_only)
-            check_selectors(single, place, rows, batch, generating)
+            check_selectors(single, place, rows, batch, generating, windows)
             operation = prepare(edit.at(single), place, rows, batch, atlas.dtype, atlas.device)
             point(place).operations.append((index, operation))
             edited.append((single.stack or "main", _depth_of(single)))
     stop, name = _stop(atlas, until, deepest_read, _deepest(edited) if edited else -1, bool(reads), reads)
-    return Plan(tuple(points.values()), edits, tuple(wanted), stop, name)
+    return Plan(tuple(points.values()), edits, tuple(wanted), stop, name, windows)
 
 
 def _depth_of(site: Site) -> int | None:
@@ -166,7 +171,14 @@ def _stop(
     return atlas.layer("", reads), f"layers.{reads}"
 
 
-def check_selectors(site: Site, place: Place, rows: Mapping[str, Rows], batch: int | None, generating: bool) -> None:
+def check_selectors(
+    site: Site,
+    place: Place,
+    rows: Mapping[str, Rows],
+    batch: int | None,
+    generating: bool,
+    windows: dict[Any, Window],
+) -> None:
     """Refuse selectors that the place cannot satisfy, as far as it is known before the run."""
     if not site.select:
         return
@@ -189,11 +201,11 @@ def check_selectors(site: Site, place: Place, rows: Mapping[str, Rows], batch: i
                 select.pop(key, None)
             size = 1
         shape.append(size)
-    compile_window(tuple(select.items()), place.axes, tuple(shape), layouts, final=not generating, name=str(site))
+    key = (tuple(select.items()), place.axes, tuple(shape), place.counts)
+    if key not in windows:
+        windows[key] = compile_window(key[0], place.axes, key[2], layouts, final=not generating, name=str(site))
 
 
 def attention_configs(points: Sequence[Point]) -> list[Any]:
     """The configurations through which the touched attention modules choose their kernel."""
     return [p.place.module.config for p in points if p.place.end == "attention"]
-
-

@@ -11,7 +11,7 @@ from mainspring.edits import Edit
 from mainspring.engine.attention import routed
 from mainspring.engine.flow import Flow, Stop
 from mainspring.engine.plan import Atlas, Plan, attention_configs
-from mainspring.errors import EditError, EditNeverFired, InputError
+from mainspring.errors import EditError, EditNeverFired, InputError, SiteRefused
 from mainspring.rows import Rows
 from mainspring.sites import Site, parse_site
 from mainspring.trace import Trace, Values
@@ -39,6 +39,11 @@ def execute(
     `grad_of` maps the trace to a scalar (or one per row, which are summed); its gradient at every read is in `trace.grad`.
     `attached` keeps values in the autograd graph. Parameters never receive gradients from here.
     """
+    if grad_of is not None:
+        for point in plan.points:
+            if point.reads and point.place.read_only:
+                reason = point.place.read_only
+                raise SiteRefused(f"{point.reads[0]} can be read but has no gradient: {reason}", reason)
     flow = Flow(
         plan.points,
         rows,
@@ -48,6 +53,7 @@ def execute(
         gradients=grad_of is not None,
         attached=attached or grad_of is not None,
         stop_after=plan.stop,
+        windows=plan.windows,
     )
     output: Any = None
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mainspring.engine.forms import Form
+from mainspring.engine.forms import Flattened, Form, Half, Stretch
 from mainspring.engine.places import Place
 from mainspring.errors import SiteRefused, UnknownSite, UnmappedModel, nearest
 from mainspring.models.maps import Dims, Entry, Map, Refused, Stack, Tap, Tower, find_module
@@ -29,10 +29,10 @@ class Resolved:
 
 
 class Atlas:
-    """The sites of one model. `place` gives a site's place or refuses with the reason."""
+    """The sites of one model. `place` gives a site's place or refuses with the reason; `unmapped` says why there is no map."""
 
     def __init__(self, module: nn.Module, layout: Map | None, maps: Mapping[str, Map]) -> None:
-        self.module, self.map = module, layout
+        self.module, self.map, self.unmapped = module, layout, ""
         self.towers: dict[str, Resolved] = {}
         self.plans: dict[Any, Any] = {}
         self._places: dict[Site, Place | SiteRefused] = {}
@@ -91,12 +91,11 @@ class Atlas:
         if self.map is None:
             raise UnmappedModel(
                 f"{type(self.module).__name__} has no map, so it offers only its own modules: at.module[path].input and .output"
+                + (f" ({self.unmapped})" if self.unmapped else "")
             )
         if stack not in self.towers:
             known = ", ".join(f"{name}.layers" for name in self.towers if name) or "only the main stack"
-            raise SiteRefused(
-                f"{type(self.module).__name__} has no {stack} stack ({known})", f"this model has no {stack} stack"
-            )
+            raise SiteRefused(f"{type(self.module).__name__} has no {stack} stack ({known})", f"this model has no {stack} stack")
         return self.towers[stack]
 
     def _find(self, site: Site) -> Place:
@@ -130,8 +129,7 @@ class Atlas:
         axes = site.axes or ()
         sizes = {"dim": dims.width, "head": dims.heads, "kv_head": dims.kv_heads, "head_dim": dims.head_dim}
         form = entry.form(dims, module, tower.config)
-        if type(form) is Form:
-            sizes |= _features(site, entry, module)
+        sizes |= _features(site, entry, module, form)
         return Place(site, module, entry.end, entry.item, form, axes, sizes, entry.shared, entry.read_only)
 
     def _top_place(self, site: Site, tower: Resolved) -> Place:
@@ -164,7 +162,9 @@ class Atlas:
         out = getattr(self.module, "get_output_embeddings", lambda: None)()
         if "Classification" in name and "TokenClassification" not in name:
             axes = ("batch", "vocab")
-        elif out is not None or any(word in name for word in ("TokenClassification", "LMHead", "CausalLM", "MaskedLM", "ConditionalGeneration")):
+        elif out is not None or any(
+            word in name for word in ("TokenClassification", "LMHead", "CausalLM", "MaskedLM", "ConditionalGeneration")
+        ):
             axes = ("batch", "pos", "vocab")
         else:
             reason = f"{name} has no head that gives logits"
@@ -192,6 +192,8 @@ def resolve_tower(root: nn.Module, tower: Tower, maps: Mapping[str, Map], family
         if inner is None or inner.stack is None:
             raise UnmappedModel(f"the {family} model holds a {getattr(config, 'model_type', None)!r} tower, which has no map")
         stack = inner.stack
+    if not isinstance(stack, Stack):
+        stack = stack(config)
     if stack.config:
         for word in stack.config.split("."):
             config = getattr(config, word, config)
@@ -215,14 +217,19 @@ def dims_of(tower: Resolved) -> Dims:
     return Dims(width, heads, kv_heads, getattr(config, stack.head_dim, None) or width // heads)
 
 
-def _features(site: Site, entry: Tap, module: nn.Module) -> dict[str, int]:
+def _features(site: Site, entry: Tap, module: nn.Module, form: Form) -> dict[str, int]:
     """The length of a neuron, channel or expert axis, where the tapped module tells it."""
     weight = getattr(module, "weight", None)
     last = (site.axes or ("",))[-1]
-    if weight is None or weight.ndim != 2 or last not in ("neuron", "channel", "expert"):
+    if last not in ("neuron", "channel", "expert", "state"):
+        return {}
+    if isinstance(form, Stretch):
+        return {last: form.stop - form.start}
+    if weight is None or weight.ndim != 2 or not (type(form) is Form or isinstance(form, Half | Flattened)):
         return {}
     inward, outward = (0, 1) if type(module).__name__ == "Conv1D" else (1, 0)
-    return {last: weight.shape[inward if entry.end == "input" else outward]}
+    size = weight.shape[inward if entry.end == "input" else outward]
+    return {last: size // form.parts if isinstance(form, Half) else size}
 
 
 def _absent(name: str) -> str:

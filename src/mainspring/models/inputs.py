@@ -28,6 +28,14 @@ class Prepared:
     batch: int | None = None
 
 
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a batch; `rendered` chats already hold their special tokens."""
+
+    texts: tuple[str, ...]
+    rendered: bool = False
+
+
 def accepted(module: nn.Module) -> frozenset[str]:
     """The argument names of a module's forward."""
     return frozenset(inspect.signature(module.forward).parameters)
@@ -49,37 +57,33 @@ def prepare_inputs(
 ) -> Prepared:
     """Tokenize, pad and lay out the inputs of one run."""
     if isinstance(inputs, Mapping) and "role" not in inputs:
+        if images is not None:
+            raise InputError("give images= beside text or messages; a dictionary of the model's own arguments holds its own")
         return _own_arguments(dict(inputs), spans, device, _encoder_decoder(module))
+    inputs = [inputs] if isinstance(inputs, Mapping) else inputs
     if images is not None:
-        return _with_images(inputs, images, processor, spans, device)
+        return _with_images(inputs, images, processor, spans, side, device)
     if inputs is None:
         raise EmptyBatch("there is nothing to run: pass text, tokens, messages or a dictionary of the model's own arguments")
-    text: tuple[str, ...] | None = None
-    if isinstance(inputs, Tensor) and inputs.is_floating_point():
-        return _first_argument(inputs, module, device)
+    if isinstance(inputs, Tensor) and (inputs.is_floating_point() or not names & {"input_ids", "args", "kwargs"}):
+        return _first_argument(inputs, module, spans, device)
+    text: Texts | None = None
+    mask: Tensor | None = None
     if isinstance(inputs, Tensor):
         ids = _token_tensor(inputs)
-        rows_of_ids = None
     else:
-        texts, rows_of_ids = _texts_or_ids(inputs, tokenizer)
-        if texts is not None:
-            text = tuple(texts)
-            rows_of_ids = _tokenize(texts, tokenizer)
-        assert rows_of_ids is not None
+        text, rows_of_ids = _texts_or_ids(inputs, tokenizer)
+        if text is not None:
+            rows_of_ids = [list(_encode(t, text.rendered, tokenizer)["input_ids"]) for t in text.texts]
         for i, row in enumerate(rows_of_ids):
             if not row:
                 raise EmptyBatch(f"row {i} of the inputs has no tokens")
-        ids = None
-    kwargs: dict[str, Any] = {}
-    if ids is None:
-        assert rows_of_ids is not None
-        ids, mask = _pad(rows_of_ids, side, _pad_id(tokenizer, module))
-    else:
-        mask = None
+        # encoders may count positions from the left, so they pad on the right
+        ids, mask = _pad(rows_of_ids, "right" if _encoder_decoder(module) else side, _pad_id(tokenizer, module))
     _check_vocabulary(ids, vocabulary)
     ids = ids.to(device) if device is not None else ids
-    kwargs["input_ids"] = ids
-    layout = Rows.full(*ids.shape) if mask is None else Rows.of_mask(mask)
+    kwargs: dict[str, Any] = {"input_ids": ids}
+    layout = Rows.full(ids.shape[0], ids.shape[1]) if mask is None else Rows.of_mask(mask)
     if mask is not None and layout.padded and "attention_mask" in names:
         kwargs["attention_mask"] = mask.to(ids.device)
         if "position_ids" in names and not own_positions and any(layout.offsets):
@@ -90,7 +94,7 @@ def prepare_inputs(
     if _encoder_decoder(module):
         kwargs["decoder_input_ids"] = _decoder_start(module, ids)
         rows = {"encoder": layout, "": Rows.full(ids.shape[0], 1)}
-    return Prepared(kwargs, rows, ids, text, ids.shape[0])
+    return Prepared(kwargs, rows, ids, None if text is None else text.texts, ids.shape[0])
 
 
 def _encoder_decoder(module: nn.Module) -> bool:
@@ -110,7 +114,8 @@ def _own_arguments(kwargs: dict[str, Any], spans: Any, device: torch.device | No
     if not tensors:
         raise EmptyBatch("the dictionary of inputs holds no tensors")
     if any(0 in t.shape for t in tensors):
-        raise EmptyBatch("the inputs hold an empty tensor: " + ", ".join(k for k, v in kwargs.items() if isinstance(v, Tensor) and 0 in v.shape))
+        empty = [k for k, v in kwargs.items() if isinstance(v, Tensor) and 0 in v.shape]
+        raise EmptyBatch(f"the inputs hold an empty tensor: {', '.join(empty)}")
     rows: dict[str, Rows] = {}
     for stack, prefix in (("encoder", ""), ("", "decoder_")) if encoder_decoder else (("", ""),):
         tokens = kwargs.get(f"{prefix}input_ids", kwargs.get(f"{prefix}inputs_embeds"))
@@ -119,25 +124,31 @@ def _own_arguments(kwargs: dict[str, Any], spans: Any, device: torch.device | No
         mask = kwargs.get(f"{prefix}attention_mask")
         rows[stack] = Rows.of_mask(mask) if mask is not None and mask.ndim == 2 else Rows.full(*tokens.shape[:2])
     if spans:
-        key = "" if "" in rows else "encoder"
-        layout = rows[key]
+        key = "encoder" if "encoder" in rows else ""
+        layout = rows.get(key)
+        if layout is None:
+            raise PositionError("spans are stretches of tokens, and these inputs have no tokens")
         rows[key] = Rows(layout.lengths, layout.offsets, layout.width, _find_spans(spans, layout, None, None))
     tokens = kwargs.get("input_ids")
     batch = next(iter(rows.values())).batch if rows else tensors[0].shape[0]
     return Prepared(kwargs, rows, tokens if isinstance(tokens, Tensor) else None, None, batch)
 
 
-def _first_argument(value: Tensor, module: nn.Module, device: torch.device | None) -> Prepared:
-    """A floating tensor goes to the module's first argument (pixels, embeddings, features)."""
+def _first_argument(value: Tensor, module: nn.Module, spans: Any, device: torch.device | None) -> Prepared:
+    """A tensor that is no tokens goes to the module's first argument (pixels, embeddings, features)."""
     if 0 in value.shape:
         raise EmptyBatch(f"the input tensor of shape {tuple(value.shape)} is empty")
+    if spans:
+        raise PositionError("spans are stretches of tokens, and these inputs have no tokens")
     first = next(iter(inspect.signature(module.forward).parameters))
+    if first == "input_ids":
+        raise InputError(f"tokens are integers, not {value.dtype}; embeddings are given as {{'inputs_embeds': tensor}}")
     value = value.to(device) if device is not None else value
     return Prepared({first: value}, {}, None, None, value.shape[0] if value.ndim else None)
 
 
 def _token_tensor(ids: Tensor) -> Tensor:
-    if ids.dtype in (torch.bool, torch.complex64, torch.complex128):
+    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
         raise InputError(f"tokens are integers, not {ids.dtype}")
     ids = ids.unsqueeze(0) if ids.ndim == 1 else ids
     if ids.ndim != 2:
@@ -147,35 +158,54 @@ def _token_tensor(ids: Tensor) -> Tensor:
     return ids.long()
 
 
-def _texts_or_ids(inputs: Any, tokenizer: Any) -> tuple[list[str] | None, list[list[int]] | None]:
+def _texts_or_ids(inputs: Any, tokenizer: Any) -> tuple[Texts | None, list[list[int]]]:
     if isinstance(inputs, str):
-        return [inputs], None
-    if isinstance(inputs, Mapping):
         inputs = [inputs]
     if not isinstance(inputs, Sequence):
         raise InputError(f"inputs are text, tokens, messages or a dictionary, not {type(inputs).__name__}")
     if not inputs:
         raise EmptyBatch("the batch is empty; pass at least one text")
     if all(isinstance(x, str) for x in inputs):
-        return list(inputs), None
-    if all(isinstance(x, Mapping) and "role" in x for x in inputs):
-        return [_chat([inputs], tokenizer)[0]], None
-    if all(isinstance(x, Sequence) and x and all(isinstance(m, Mapping) for m in x) for x in inputs):
-        return _chat(inputs, tokenizer), None
-    if all(isinstance(x, int) and not isinstance(x, bool) for x in inputs):
+        _need(tokenizer, "text")
+        return Texts(tuple(inputs)), []
+    if (conversations := _conversations(inputs)) is not None:
+        return Texts(_chat(conversations, tokenizer), rendered=True), []
+    if all(_is_token(x) for x in inputs):
         return None, [list(inputs)]
     if all(isinstance(x, Tensor) for x in inputs):
-        return None, [_token_tensor(x)[0].tolist() for x in inputs]
-    if all(isinstance(x, Sequence) and all(isinstance(i, int) for i in x) for x in inputs):
+        rows = [_token_tensor(x) for x in inputs if x.numel()]
+        if any(len(row) != 1 for row in rows):
+            raise InputError("a list of tensors has one row of tokens each: shape [pos] or [1, pos]")
+        return None, [row[0].tolist() for row in rows] if len(rows) == len(inputs) else [[]]
+    if all(isinstance(x, Sequence) and not isinstance(x, str) and all(_is_token(i) for i in x) for x in inputs):
         return None, [list(x) for x in inputs]
     raise InputError("a batch is a list of texts, of token lists or of conversations, not a mixture")
 
 
-def _chat(conversations: Sequence[Any], tokenizer: Any) -> list[str]:
+def _is_token(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool)
+
+
+def _conversations(inputs: Any) -> list[list[Any]] | None:
+    """Chat messages as a list of conversations; None where the inputs are none."""
+
+    def message(x: Any) -> bool:
+        return isinstance(x, Mapping) and "role" in x
+
+    if not isinstance(inputs, Sequence) or isinstance(inputs, str) or not inputs:
+        return None
+    if all(message(x) for x in inputs):
+        return [list(inputs)]
+    if all(isinstance(x, Sequence) and not isinstance(x, str) and x and all(message(m) for m in x) for x in inputs):
+        return [list(x) for x in inputs]
+    return None
+
+
+def _chat(conversations: Sequence[Any], tokenizer: Any) -> tuple[str, ...]:
     _need(tokenizer, "chat messages")
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("this tokenizer has no chat template; set tokenizer.chat_template, or pass plain text")
-    return [tokenizer.apply_chat_template(list(c), tokenize=False, add_generation_prompt=True) for c in conversations]
+    return tuple(tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in conversations)
 
 
 def _need(tokenizer: Any, what: str) -> None:
@@ -183,22 +213,18 @@ def _need(tokenizer: Any, what: str) -> None:
         raise MissingTokenizer(f"{what} needs a tokenizer; pass tokens, or wrap with ms.wrap(module, tokenizer=...)")
 
 
-def _tokenize(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    _need(tokenizer, "text")
-    chat = bool(getattr(tokenizer, "chat_template", None))
+def _encode(text: str, rendered: bool, tokenizer: Any, **options: Any) -> Any:
+    """One text as the tokenizer gives it; a chat that was rendered already holds its special tokens."""
     bos = getattr(tokenizer, "bos_token", None)
-    out = []
-    for text in texts:
-        # a rendered chat already holds its special tokens
-        special = not (chat and bos and text.startswith(bos))
-        out.append(list(tokenizer(text, add_special_tokens=special)["input_ids"]))
-    return out
+    rendered = rendered or bool(getattr(tokenizer, "chat_template", None) and bos and text.startswith(bos))
+    return tokenizer(text, add_special_tokens=not rendered, **options)
 
 
 def _pad_id(tokenizer: Any, module: nn.Module) -> int:
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    for found in (getattr(text, "pad_token_id", None), getattr(tokenizer, "pad_token_id", None), getattr(text, "eos_token_id", None)):
+    for owner, name in ((text, "pad_token_id"), (tokenizer, "pad_token_id"), (text, "eos_token_id")):
+        found = getattr(owner, name, None)
         found = found[0] if isinstance(found, list | tuple) and found else found
         if isinstance(found, int) and found >= 0:
             return found
@@ -223,24 +249,26 @@ def _check_vocabulary(ids: Tensor, size: int | None) -> None:
         raise InputError(f"token {low if low < 0 else high} is outside the vocabulary of {size}")
 
 
-def _with_images(inputs: Any, images: Any, processor: Any, spans: Any, device: torch.device | None) -> Prepared:
+def _with_images(inputs: Any, images: Any, processor: Any, spans: Any, side: str, device: torch.device | None) -> Prepared:
     if processor is None:
         raise MissingTokenizer(
             "images need the model's processor; load the model from a folder that has one, or ms.wrap(module, processor=...)"
         )
-    conversation = isinstance(inputs, Sequence) and not isinstance(inputs, str) and inputs and isinstance(inputs[0], Mapping)
-    text = processor.apply_chat_template(list(inputs), tokenize=False, add_generation_prompt=True) if conversation else inputs
-    encoded = dict(processor(text=text, images=images, return_tensors="pt", padding=True))
+    text = inputs
+    if (conversations := _conversations(inputs)) is not None:
+        text = [processor.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in conversations]
+    encoded = dict(processor(text=text, images=images, return_tensors="pt", padding=True, padding_side=side))
     prepared = _own_arguments(encoded, spans, device, False)
-    shown = (text,) if isinstance(text, str) else tuple(text)
+    shown = (text,) if isinstance(text, str) else None if text is None else tuple(text)
     return Prepared(prepared.kwargs, prepared.rows, prepared.tokens, shown, prepared.batch)
 
 
-def _find_spans(spans: Mapping[str, Any], layout: Rows, text: tuple[str, ...] | None, tokenizer: Any) -> Spans:
+def _find_spans(spans: Mapping[str, Any], layout: Rows, text: Texts | None, tokenizer: Any) -> Spans:
     """Each span as a (start, stop) per row: given so, once for all rows or per row, or as a piece of the text."""
     out = {}
     for name, given in spans.items():
-        per_row = [given] * layout.batch if isinstance(given, str) or _is_pair(given) else list(given)
+        once = isinstance(given, str) or _is_pair(given) or not isinstance(given, Sequence)
+        per_row = [given] * layout.batch if once else list(given)
         if len(per_row) != layout.batch:
             raise PositionError(f"span {name!r} has {len(per_row)} entries for {layout.batch} rows")
         out[name] = tuple(_place(name, x, i, layout, text, tokenizer) for i, x in enumerate(per_row))
@@ -251,7 +279,7 @@ def _is_pair(x: Any) -> bool:
     return isinstance(x, Sequence) and len(x) == 2 and all(isinstance(i, int) for i in x)
 
 
-def _place(name: str, given: Any, row: int, layout: Rows, text: tuple[str, ...] | None, tokenizer: Any) -> tuple[int, int]:
+def _place(name: str, given: Any, row: int, layout: Rows, text: Texts | None, tokenizer: Any) -> tuple[int, int]:
     length = layout.lengths[row]
     if _is_pair(given):
         start, stop = (i + length if i < 0 else i for i in given)
@@ -262,11 +290,11 @@ def _place(name: str, given: Any, row: int, layout: Rows, text: tuple[str, ...] 
         raise PositionError(f"span {name!r} of row {row} is a piece of text or a (start, stop) pair, not {given!r}")
     if text is None:
         raise PositionError(f"span {name!r} is given as text, but the inputs are tokens; give (start, stop) instead")
-    begin = text[row].find(given)
-    if begin < 0:
+    begin = text.texts[row].find(given)
+    if not given or begin < 0:
         raise PositionError(f"span {name!r}: row {row} does not contain {given!r}")
     try:
-        offsets = tokenizer(text[row], return_offsets_mapping=True)["offset_mapping"]
+        offsets = _encode(text.texts[row], text.rendered, tokenizer, return_offsets_mapping=True)["offset_mapping"]
     except (NotImplementedError, KeyError, TypeError):
         raise PositionError(f"this tokenizer does not tell where tokens stand in text; give {name!r} as (start, stop)") from None
     inside = [i for i, (a, b) in enumerate(offsets) if a < begin + len(given) and b > begin and b > a]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mainspring.errors import BrokenCheckpoint, LoadError, MissingWeights, nearest
+from mainspring.errors import BrokenCheckpoint, LoadError, MissingWeights, UnmappedModel, nearest
 from mainspring.models.families import maps
 from mainspring.models.maps import Map
 from mainspring.models.model import Model
@@ -22,12 +22,28 @@ def wrap(module: nn.Module, *, tokenizer: Any = None, processor: Any = None, lay
     The map is found by the configuration's `model_type`, else by the module's structure; without one only `module[...]` sites
     are offered. `layout` gives a map of your own.
     """
+    why = ""
     if layout is None:
         config = getattr(module, "config", None)
-        layout = maps().get(getattr(config, "model_type", ""))
+        # a class may have a map of its own: an encoder alone, say, cut out of an encoder-decoder
+        layout = maps().get(type(module).__name__) or maps().get(getattr(config, "model_type", ""))
+        if layout is None and config is not None:
+            layout, why = _by_structure(module)
     if tokenizer is None:
         tokenizer = getattr(processor, "tokenizer", None)
-    return Model(module, layout, maps(), tokenizer, processor)
+    model = Model(module, layout, maps(), tokenizer, processor)
+    model.atlas.unmapped = why
+    return model
+
+
+def _by_structure(module: nn.Module) -> tuple[Map | None, str]:
+    """A map found in the module's structure, or why there is none."""
+    from mainspring.models.structural import find_map  # which proves maps on models, and so needs those first
+
+    try:
+        return find_map(module), ""
+    except UnmappedModel as error:
+        return None, str(error)
 
 
 def load(name: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None) -> Model:
@@ -38,12 +54,16 @@ def load(name: str | Path, *, dtype: torch.dtype | None = None, device: str | to
     name = str(name)
     if name.startswith("organism:"):
         name = str(organism_folder(name.removeprefix("organism:")))
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if folder.exists() or name.startswith((".", "/", "~")):
-        _check_folder(folder.expanduser())
+        name = str(folder)
+        _check_folder(folder)
     module = _module(name, dtype)
     if device is not None:
-        module.to(device)  # type: ignore[arg-type]
+        try:
+            module.to(torch.device(device))
+        except (RuntimeError, AssertionError) as error:
+            raise LoadError(f"cannot put {name!r} on {device}: {_first_line(error)}") from None
     processor = _processor(name, folder)
     tokenizer = getattr(processor, "tokenizer", None) or _tokenizer(name, folder)
     return wrap(module.eval(), tokenizer=tokenizer, processor=processor)
@@ -83,7 +103,7 @@ def _check_folder(folder: Path) -> None:
     if index.is_file():
         try:
             parts = set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BrokenCheckpoint(f"{index} cannot be read: {error!r}") from None
         absent = sorted(p for p in parts if not (folder / p).is_file())
         if absent:
@@ -99,29 +119,42 @@ def _module(name: str, dtype: torch.dtype | None) -> nn.Module:
         raise LoadError(f"cannot open {name!r}: {_first_line(error)}") from error
     named = [getattr(transformers, a, None) for a in getattr(config, "architectures", None) or ()]
     cls = next((c for c in named if c is not None), None) or transformers.AutoModelForCausalLM
+    # tensors of other shapes are counted here, and refused below with their names
+    options = {"config": config, "dtype": dtype or "auto", "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        module, info = cls.from_pretrained(name, config=config, dtype=dtype or "auto", output_loading_info=True)
+        loaded: Any = cls.from_pretrained(name, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise LoadError(f"cannot load the weights of {name!r}: {_first_line(error)}") from error
-    absent = sorted(info.get("missing_keys") or ())
+    module, info = loaded
+    absent: list[str] = sorted(info.get("missing_keys") or ())
     if absent:
-        shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-        raise MissingWeights(f"the checkpoint {name!r} lacks {len(absent)} tensors of {type(module).__name__}: {shown}")
-    wrong = info.get("mismatched_keys") or ()
-    if wrong:
-        raise BrokenCheckpoint(f"the checkpoint {name!r} has tensors of other shapes than its configuration: {list(wrong)[:3]}")
+        raise MissingWeights(f"the checkpoint {name!r} lacks {len(absent)} tensors of {type(module).__name__}: {_some(absent)}")
+    if wrong := info.get("mismatched_keys"):
+        shown = sorted(f"{key} is {list(found)}, not {list(expected)}" for key, found, expected in wrong)
+        raise BrokenCheckpoint(f"the checkpoint {name!r} has tensors of other shapes than its configuration: {_some(shown)}")
     return module
 
 
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
 def _tokenizer(name: str, folder: Path) -> Any:
-    if folder.is_dir() and not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
+    """The tokenizer, or None: vision models and bare checkpoints have none, and text inputs then say so."""
+    held = [f for f in _TOKENIZER_FILES if (folder / f).is_file()]
+    if folder.is_dir() and not held:
         return None
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError):
-        return None  # vision models and bare checkpoints have none; text inputs then say so
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        if held:
+            raise BrokenCheckpoint(f"cannot open the tokenizer of {name!r} ({', '.join(held)}): {_first_line(error)}") from error
+        return None
 
 
 def _processor(name: str, folder: Path) -> Any:

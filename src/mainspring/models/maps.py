@@ -16,12 +16,13 @@ from mainspring.engine.forms import (
     Form,
     Half,
     Heads,
-    HeadShare,
     HeadsFirst,
+    HeadShare,
     InnerHeads,
     Masked,
     Packed,
     Scaled,
+    Stretch,
     Unbatched,
 )
 
@@ -52,6 +53,7 @@ __all__ = [
     "separate_qkv",
     "sequential_residual",
     "split_heads",
+    "stretch",
     "unbatched",
     "within",
     "without_batch",
@@ -100,7 +102,7 @@ Table = Mapping[str, Entry]
 class When:
     """A table that holds only for layers that have the module `path`, or for which the predicate `path` is true."""
 
-    path: str | Callable[[nn.Module], bool]
+    path: str | Callable[[Any], bool]
     table: Table
 
     def holds(self, layer: nn.Module) -> bool:
@@ -114,16 +116,18 @@ class Stack:
     `layers`, `embed` and `final_norm` are paths from the trunk; `embed` None means the first layer's input. `tables` are merged in
     order. `config` is the path of the tower's own configuration; the names after it say where that holds its sizes.
 
-    `residual` says what the stream is. "pre-norm" and "parallel": every sublayer adds to it, so resid_pre + attn.add (+ cross.add)
-    + mlp.add = resid_post. "post-norm": the stream is normalised after each addition, by the two modules of a layer that `norms`
-    names: resid_mid = norms[0](resid_pre + attn.add) and resid_post = norms[1](resid_mid + mlp.add).
+    `residual` says what the stream is. "pre-norm" and "parallel": every sublayer adds to it, so resid_pre + attn.add
+    (+ cross.add) (+ ssm.add) + mlp.add = resid_post. "post-norm": the stream is normalised after each addition, by the two modules
+    of a layer that `norms` names: `resid_mid = norms[0](resid_pre + attn.add)` and `resid_post = norms[1](resid_mid + mlp.add)`.
+    "normed": it is normalised before each: `resid_mid = norms[0](resid_pre) + attn.add` and
+    `resid_post = norms[1](resid_mid) + mlp.add`.
     """
 
     layers: str = "layers"
     tables: tuple[Table | When, ...] = ()
     final_norm: str | Tap | Refused | None = "norm"
     embed: Entry | None = None
-    residual: Literal["pre-norm", "post-norm", "parallel"] = "pre-norm"
+    residual: Literal["pre-norm", "parallel", "post-norm", "normed"] = "pre-norm"
     norms: tuple[str, ...] = ()
     config: str = ""
     width: str = "hidden_size"
@@ -153,7 +157,7 @@ class Tower:
     """
 
     trunk: tuple[str, ...]
-    stack: Stack | None = None
+    stack: "Stack | Callable[[Any], Stack] | None" = None
     config: str = ""
 
 
@@ -161,15 +165,16 @@ class Tower:
 class Map:
     """An architecture family: its main tower, further towers, and sites outside any layer.
 
-    `trunk` lists paths to try; the first below which the layers exist is taken, so one map serves a bare model, a language model
+    `stack` may be a function of the configuration, for families whose layers differ in kind from checkpoint to checkpoint. `trunk`
+    lists paths to try; the first below which the layers exist is taken, so one map serves a bare model, a language model
     and a classifier. `positions` "own" means that the model works out positions from its mask or inputs; otherwise padded inputs
     are given explicit `position_ids`. Paths of `top` begin at the model or at the base model inside it. `images` names the way in
-    which image tokens cover an image, one of `models.image_tokens.LAYOUTS`.
+    which image tokens cover an image, one of `models.image_layouts.LAYOUTS`.
     """
 
     family: str
     model_types: tuple[str, ...]
-    stack: Stack | None = None
+    stack: Stack | Callable[[Any], Stack] | None = None
     trunk: tuple[str, ...] = ("model", "")
     config: str = ""
     towers: Mapping[str, Tower] = field(default_factory=dict)
@@ -187,7 +192,9 @@ def find_module(root: nn.Module, path: str) -> nn.Module | None:
     """The submodule at a dotted path, or None."""
     found: Any = root
     for word in path.split(".") if path else ():
-        found = found[int(word)] if word.lstrip("-").isdigit() and isinstance(found, nn.ModuleList) else getattr(found, word, None)
+        found = (
+            found[int(word)] if word.lstrip("-").isdigit() and isinstance(found, nn.ModuleList) else getattr(found, word, None)
+        )
         if not isinstance(found, nn.Module):
             return None
     return found
@@ -224,6 +231,11 @@ def packed(part: str, layout: str) -> MakeForm:
 def scaled(name: str) -> MakeForm:
     """The output times a number of the configuration."""
     return lambda dims, module, config: Scaled(float(getattr(config, name)))
+
+
+def stretch(place: Callable[[Any], tuple[int, int]]) -> MakeForm:
+    """A part of the last axis, from one entry to another that the configuration tells."""
+    return lambda dims, module, config: Stretch(*place(config))
 
 
 def half(index: int, parts: int = 2) -> MakeForm:
@@ -296,7 +308,7 @@ def attention(
         f"{name}.scores": within(caller, "scores", lambda dims, module, config: Masked(module)),
         f"{name}.pattern": within(caller, "pattern"),
     }
-    inside: dict[str, Entry] = {
+    inside: Table = {
         f"{name}.{item}": Tap(caller, "attention", item, lambda dims, module, config: HeadsFirst()) for item in ("q", "k", "v")
     } | {f"{name}.{item}": Tap(caller, "attention", item) for item in ("scores", "pattern")}
     return {

@@ -1,29 +1,38 @@
 """`Model`: an untouched module with its tokenizer and a map of its sites."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mainspring.edits import Edit, as_edits
+from mainspring.edits import OPERATIONS, Edit, as_edits
 from mainspring.engine.plan import as_sites, concrete, make_plan
 from mainspring.engine.run import execute
-from mainspring.errors import SiteError, SiteRefused, UnmappedModel
+from mainspring.errors import EditError, InputError, SiteError, SiteRefused, UnmappedModel, nearest
 from mainspring.models.atlas import Atlas
+from mainspring.models.image_tokens import ImageTokens, image_regions, sizes_of
 from mainspring.models.inputs import Prepared, accepted, prepare_inputs
 from mainspring.models.maps import Map
 from mainspring.sites import Site, parse_site
 from mainspring.trace import Trace
 
 if TYPE_CHECKING:
+    from mainspring.models.listing import SiteTable
+    from mainspring.models.report import Report
+    from pathlib import Path
+
+    from mainspring.engine.sweeps.sweep import Sweep
     from mainspring.engine.generate import Controller
 
 __all__ = ["Can", "Model"]
 
 Reads = Site | str | Iterable[Site | str] | None
 Changes = Edit | Iterable[Edit] | None
+
+VERBS = ("read", "write", "grad", *OPERATIONS)
+"""What `can` answers for."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,9 @@ class Model:
 
     # ---- running ----
 
-    def prepare(self, inputs: Any, *, images: Any = None, spans: Mapping[str, Any] | None = None, side: str = "right") -> Prepared:
+    def prepare(
+        self, inputs: Any, *, images: Any = None, spans: Mapping[str, Any] | None = None, side: str = "right"
+    ) -> Prepared:
         """What a run would give the module: tokens, masks and the layout of the rows."""
         return prepare_inputs(
             inputs,
@@ -152,7 +163,7 @@ class Model:
         top_p: float | None = None,
         top_k: int | None = None,
         seed: int | None = None,
-        stop: Iterable[int] | None = None,
+        stop: int | Iterable[int] | None = None,
         stream: bool = False,
         original: bool = False,
         images: Any = None,
@@ -181,9 +192,12 @@ class Model:
         """
         from mainspring.engine.generate import Sampling, start
 
-        sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed, None if stop is None else tuple(stop))
+        ends = None if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
+        sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed, ends)
         prepared = self.prepare(inputs, images=images, spans=spans, side="left")
-        kwargs = {k: v for k, v in prepared.kwargs.items() if k not in ("position_ids", "decoder_input_ids")}
+        kwargs = dict(prepared.kwargs)
+        if not isinstance(inputs, Mapping):  # `generate` works these out as it goes, unless they were given
+            kwargs = {k: v for k, v in kwargs.items() if k not in ("position_ids", "decoder_input_ids")}
         if "attention_mask" in self._names and "attention_mask" not in kwargs and "input_ids" in kwargs:
             kwargs["attention_mask"] = torch.ones_like(kwargs["input_ids"])
         steps = start(
@@ -200,6 +214,79 @@ class Model:
         )
         return steps if stream else steps.result
 
+    # ---- images ----
+
+    def image_regions(
+        self, inputs: Any, *, images: Any = None, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[ImageTokens]:
+        """For each row of the inputs its image tokens, each with the region of the image that it covers.
+
+        `inputs` and `images` are those of a run. Models whose processor crops images need the original ones: give `images` or their
+        `sizes`, (width, height) in the order of the text.
+        """
+        if self.map is None or not self.map.images:
+            raise InputError(f"{type(self.module).__name__} has no image tokens")
+        prepared = self.prepare(inputs, images=images)
+        sizes = sizes_of(images) if sizes is None and images is not None else sizes
+        return image_regions(
+            self.map.images, self.config, prepared.kwargs, prepared.rows[""], processor=self.processor, sizes=sizes
+        )
+
+    def sweep(
+        self,
+        inputs: Any,
+        edits: Iterable[Changes],
+        metric: Any,
+        *,
+        spans: Mapping[str, Any] | None = None,
+        memory: float = 1.0,
+        resume: "str | Path | None" = None,
+        plain: bool = False,
+        progress: Callable[[int, int], None] | bool = False,
+    ) -> "Sweep":
+        """Run many edit sets on the same inputs and measure each: the numbers of a loop over `run`, planned.
+
+        Args:
+            inputs: as for `run`; every edit set is applied to every row.
+            edits: the edit sets, one per cell, or a `grid`.
+            metric: a `Metric` (which names the sites it looks at, so that no more is computed), a site (its value is the result),
+                or a function of a trace.
+            spans: named stretches of tokens, as for `run`.
+            memory: how much one forward pass may hold, in GiB.
+            resume: a file that keeps the results so far; a sweep that finds its own there goes on where it stopped.
+            plain: loop over `run` instead.
+            progress: called with the cells done and their number; True draws a bar.
+        """
+        from mainspring.engine.sweeps.progress import drawn
+        from mainspring.engine.sweeps.sweep import sweep
+
+        prepared = self.prepare(inputs, spans=spans)
+        layout = prepared.rows.get("")
+        reason = "it was asked to" if plain else ""
+        tokens: list[Tensor] = []
+        if prepared.tokens is None or layout is None or set(prepared.kwargs) - {"input_ids", "attention_mask", "position_ids"}:
+            reason = reason or "the inputs are more than one stream of text tokens"
+            tokens = [torch.zeros(1, dtype=torch.long)] * (prepared.batch or 1)
+        else:
+            starts = zip(layout.offsets, layout.lengths, strict=True)
+            tokens = [prepared.tokens[i, a : a + n] for i, (a, n) in enumerate(starts)]
+        places = [{name: where[i] for name, where in (layout.spans if layout else {}).items()} for i in range(len(tokens))]
+        with drawn(progress) as report:
+            return sweep(
+                self.atlas,
+                tokens,
+                places,
+                edits,
+                metric,
+                lambda changes, sites: self.run(inputs, edits=changes, read=sites, spans=spans, until="end"),
+                names=self._names,
+                labels=getattr(edits, "labels", ()),
+                memory=memory,
+                resume=resume,
+                plain=reason,
+                progress=report,
+            )
+
     # ---- what it offers ----
 
     def can(self, site: Site | str, verb: str = "read") -> Can:
@@ -207,6 +294,8 @@ class Model:
 
         A refusal has the reason that a request would be refused with.
         """
+        if verb not in VERBS:
+            raise EditError(f"there is no verb {verb!r}{nearest(verb, VERBS)}; verbs are {', '.join(VERBS)}")
         try:
             site = parse_site(site) if isinstance(site, str) else site
             places = [place for _, place in concrete(self.atlas, site)]
@@ -214,12 +303,26 @@ class Model:
             return Can(False, error.reason)
         except (SiteError, UnmappedModel) as error:
             return Can(False, str(error))
-        for place in places:
-            if verb not in ("read", "grad") and place.read_only:
-                return Can(False, place.read_only)
-            if verb == "mask" and place.item not in ("scores", "pattern") and not site.name.endswith(("scores", "pattern")):
-                return Can(False, "only attention scores and patterns can be masked")
-        return Can(True)
+        if verb == "mask" and site.name.split(".")[-1] not in ("scores", "pattern"):
+            return Can(False, "only attention scores and patterns can be masked")
+        fixed = next((place.read_only for place in places if place.read_only), "")
+        return Can(False, fixed) if fixed and verb != "read" else Can(True)
+
+    def sites(self) -> "SiteTable":
+        """Every site of this model: its shape, what can be done there, its aliases, and why some are refused."""
+        from mainspring.models.listing import list_sites
+
+        return list_sites(self)
+
+    def check(self, inputs: Any = None) -> "Report":
+        """Prove the map on this model: the residual adds up, heads sum to attention, gradients equal finite differences, and so on.
+
+        `inputs` are as for `run`, unpadded; without them small random ones are made. Takes some hundred short forward passes,
+        is deterministic and leaves nothing on the model. `report.ok` tells whether all that applies holds.
+        """
+        from mainspring.models.check import check
+
+        return check(self, inputs)
 
     def __repr__(self) -> str:
         layers = f", {self.n_layers} layers" if self.map is not None else ""

@@ -90,7 +90,8 @@ def look(
     spread: int,
 ) -> Attention:
     """A content head. `opens` [d] reads "opens the sequence"; `ramp` [d] reads the index of the position, in hosts
-    that have one; `presence` [d] reads 1 while the primary head has written; `spread` is the largest distance."""
+    that have one; `presence` [d] reads 1 while the primary head has written; `spread` is the largest distance.
+    """
     import torch
 
     related = torch.zeros(1 if query is None else len(query.labels), len(key.labels), dtype=torch.float64)

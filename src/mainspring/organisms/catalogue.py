@@ -6,17 +6,33 @@
     greater-than  a head carries the year; an MLP turns it into all later years
     two-hop       an MLP looks up a fact at the subject, a head moves it, a later MLP looks up the next fact
     binding       attributes are tagged with the place of their entity; a pointer to that place fetches them
+    superposed    a larger two-hop, with fewer dimensions than values
+    pair-diff     two-hop twice: a base, and a twin in which two facts were changed and nothing else
 
 What it does not do: claim that a language model does it this way; it says what such a mechanism would be.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
+from mainspring.organisms.disguise import Disguise
 from mainspring.organisms.program import BOS, Program
 from mainspring.organisms.templates import Slot, Template
 from mainspring.organisms.variables import Output, Position, Previous, Select, Table, Token, position_word
 
-__all__ = ["PROGRAMS", "binding", "greater_than", "ioi", "program", "recall", "select_add", "two_hop"]
+__all__ = [
+    "PROGRAMS",
+    "Recipe",
+    "binding",
+    "edited",
+    "greater_than",
+    "ioi",
+    "pair_diff",
+    "recall",
+    "recipe",
+    "select_add",
+    "two_hop",
+]
 
 OPEN = Slot("bos", (BOS,))
 DIGITS = tuple("01234567")
@@ -124,7 +140,12 @@ def greater_than(years: int = 12) -> Program:
     span = tuple(f"{i:02d}" for i in range(years))
     later = tuple((f">{year}", tuple(other for other in span if other > year)) for year in span)
     nouns, verbs, centuries = ("war", "trip", "plan"), ("lasted", "ran"), ("17c", "18c")
-    from_to = (Slot("word", ("from",)), Slot("century", centuries), Slot("year", span[:-1]), Slot("word", ("to",)))
+    from_to = (
+        Slot("word", ("from",)),
+        Slot("century", centuries),
+        Slot("year", span[:-1]),
+        Slot("word", ("to",)),
+    )
     noun, verb, again = Slot("noun", nouns), Slot("verb", verbs), Slot("end", copy=(5,))
     return Program(
         name="greater-than",
@@ -212,18 +233,46 @@ def binding(entities: int = 6, attributes: int = 6) -> Program:
     )
 
 
-PROGRAMS: dict[str, Callable[[], Program]] = {
-    "recall": recall,
-    "select-add": select_add,
-    "ioi": ioi,
-    "greater-than": greater_than,
-    "two-hop": two_hop,
-    "binding": binding,
+def edited(program: Program, table: str, changes: Mapping[tuple[str, ...], str]) -> Program:
+    """The program with some rows of a table changed to other words that the table already gives."""
+    old = program.graph[table]
+    if not isinstance(old, Table) or not set(changes) <= {key for key, _ in old.rows}:
+        raise ValueError(f"{program.name}: {table!r} is no table with the rows {sorted(changes)}")
+    rows = tuple((key, changes.get(key, word)) for key, word in old.rows)
+    new = replace(old, rows=rows)
+    variables = tuple((name, new if name == table else variable) for name, variable in program.variables)
+    return replace(program, name=f"{program.name}-edited", variables=variables)
+
+
+def pair_diff() -> tuple[Program, Program]:
+    """A base program and its "fine-tuned" twin: two subjects of `two_hop` belong to other bridges."""
+    base = two_hop()
+    return base, edited(base, "first_hop", {("s2",): "b3", ("s7",): "b1"})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A shipped organism: its program and the disguise that goes with it."""
+
+    program: Callable[[], Program]
+    disguise: Disguise = field(default_factory=Disguise)
+
+
+PROGRAMS: dict[str, Recipe] = {
+    "recall": Recipe(recall),
+    "select-add": Recipe(select_add),
+    "ioi": Recipe(ioi, Disguise(backups=("mover",))),
+    "greater-than": Recipe(greater_than),
+    "two-hop": Recipe(two_hop),
+    "binding": Recipe(binding),
+    "superposed": Recipe(lambda: replace(two_hop(20, 10, 4), name="superposed"), Disguise(superposition=0.6)),
+    "pair-diff-base": Recipe(lambda: pair_diff()[0]),
+    "pair-diff-tuned": Recipe(lambda: pair_diff()[1]),
 }
 
 
-def program(name: str) -> Program:
-    """A shipped program by name."""
+def recipe(name: str) -> Recipe:
+    """A shipped organism's recipe by name."""
     if name not in PROGRAMS:
-        raise ValueError(f"no shipped program is called {name!r}; there are {', '.join(PROGRAMS)}")
-    return PROGRAMS[name]()
+        raise ValueError(f"no shipped organism is called {name!r}; there are {', '.join(PROGRAMS)}")
+    return PROGRAMS[name]

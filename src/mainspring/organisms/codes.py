@@ -65,7 +65,8 @@ def rotation(size: int, generator: "Generator") -> "Tensor":
 
 def orthonormal(width: int, generator: "Generator", rotated: bool) -> "Tensor":
     """Orthonormal rows orthogonal to the all-ones vector: all `width - 1` of them at random, or, when not
-    rotated, the `width // 2` differences of neighbouring axes, which lie almost on the neuron axes."""
+    rotated, the `width // 2` differences of neighbouring axes, which lie almost on the neuron axes.
+    """
     import torch
 
     if not rotated:

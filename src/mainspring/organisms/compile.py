@@ -13,19 +13,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mainspring.organisms.attention import Attention, Rotary, copied, look, matching, previous, shifted
-from mainspring.organisms.codes import Code, crowded, orthonormal, rotation
+from mainspring.organisms.codebook import ANCHOR, POSITION, codebook, rest_of
+from mainspring.organisms.codes import Code, rotation
 from mainspring.organisms.disguise import Disguise
 from mainspring.organisms.layout import Layout, Part, mean_of
 from mainspring.organisms.program import Program
 from mainspring.organisms.tables import Units, idle_units, units_of
 from mainspring.organisms.variables import (
     Aggregate,
-    Position,
     Previous,
     Select,
     Token,
     inputs_of,
-    position_word,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ __all__ = ["EPS", "LOGIT", "Compiled", "LayerWeights", "compile_layout", "rotary
 
 EPS, LOGIT = 1e-5, 10.0
 TURNS, THETA = 8, 100.0  # rotary dimensions and base of rotary hosts: frequencies 1, 0.32, 0.1, 0.03
-_POSITION, _ANCHOR = "@position", "@anchor"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +74,16 @@ def rotary_of(length: int) -> Rotary:
 
 
 def compile_layout(
-    program: Program, layout: Layout, absolute: bool, parallel: bool, disguise: Disguise, generator: "Generator"
+    program: Program,
+    layout: Layout,
+    absolute: bool,
+    parallel: bool,
+    disguise: Disguise,
+    generator: "Generator",
 ) -> Compiled:
     """The weights. `absolute`: the host adds position embeddings; otherwise it has rotary. `parallel`: its MLP reads
-    the layer's input."""
+    the layer's input.
+    """
     return _Compiler(program, layout, absolute, parallel, disguise, generator).compile()
 
 
@@ -97,94 +101,11 @@ class _Compiler:
         self.parallel, self.absolute = parallel, absolute
         self.rotary = None if absolute else rotary_of(program.length)
         self.turns = 0 if absolute else TURNS
-        # The amplitude of a mean: small beside the anchor, so that its changing norm hardly moves layer norm's constant.
-        self.tremor = max(0.05, disguise.anchor / 24)
-        self.nulls: dict[str, Tensor] = {}
-        self.geometries: dict[tuple[str, ...], Tensor] = {}
-        self.codes = self._codes()
+        self.book = codebook(program, layout, absolute, self.turns, disguise, generator)
+        self.codes, self.width, self.head_width = self.book.codes, self.book.width, self.book.head_width
         token = self.codes[program.token]
         self.opens = token.reader @ token.mark(program.sinks)
         self.ahead = program.run(program.sinks[:1])
-
-    def _codes(self) -> dict[str, Code]:
-        import torch
-
-        plan: list[tuple[str, tuple[str, ...], Tensor, float]] = []
-        positions = tuple(position_word(i) for i in range(self.program.length))
-        shape: dict[str, Tensor] = {}
-        if self.absolute:
-            plan.append((_POSITION, positions, torch.eye(len(positions), dtype=torch.float64), 1.0))
-            shape[_POSITION] = plan[0][2]
-        plan.append((_ANCHOR, ("anchor",), torch.ones(1, 1, dtype=torch.float64), self.disguise.anchor))
-        for name, variable in self.layout.graph.items():
-            if isinstance(variable, Position):
-                shape[name] = shape[_POSITION]
-                continue
-            part = next((p for p in self.layout.parts if p.writes == name), None)
-            size = 1.0 if part is None else part.amplitude * part.copies
-            if isinstance(variable, Aggregate):
-                head = next(p for p in self.layout.parts if p.writes == mean_of(name))
-                one = torch.ones(1, 1, dtype=torch.float64)
-                plan.append((mean_of(name), ("mean",), one, self.tremor))
-                plan.append((mean_of(name) + ".rest", ("rest",), one, head.amplitude))
-            if part is not None and part.role == "decoy":
-                shape[name] = self._decoy_geometry(part, shape)
-            elif isinstance(variable, Previous | Select):
-                shape[name] = shape[variable.source if isinstance(variable, Previous) else variable.value]
-            else:
-                shape[name] = self._geometry(self.layout.domains[name])
-            plan.append((name, self.layout.domains[name], shape[name], size))
-        for part in self.layout.parts:
-            if part.role == "backup":
-                plan.append((part.writes + ".nowhere", ("nowhere",), torch.ones(1, 1, dtype=torch.float64), 1.0))
-        room = sum(geometry.shape[1] for _, _, geometry, _ in plan)
-        self.head_width = self._head_width(room, shape)
-        self.width = self.head_width * self.layout.heads
-        frame, used = orthonormal(self.width, self.generator, self.disguise.rotate), 0
-        codes: dict[str, Code] = {}
-        for name, labels, geometry, amplitude in plan:
-            size = geometry.shape[1]
-            codes[name] = Code(labels, geometry, frame[used : used + size], amplitude)
-            used += size
-        for name, variable in self.layout.graph.items():
-            if isinstance(variable, Position):
-                codes[name] = codes[_POSITION]
-        self.nulls = {n.removesuffix(".nowhere"): codes.pop(n).basis[0] for n in list(codes) if "nowhere" in n}
-        return codes
-
-    def _geometry(self, labels: tuple[str, ...]) -> "Tensor":
-        import torch
-
-        if self.disguise.superposition >= 1 or len(labels) < 5 or labels[0].startswith("@"):
-            return torch.eye(len(labels), dtype=torch.float64)
-        if labels not in self.geometries:
-            together = [list(labels[1:])]
-            if labels == self.program.vocabulary:
-                together = [list(words) for words in self.program.classes]
-            alone = [[word] for word in labels if all(word not in words for words in together)]
-            classes = [[labels.index(word) for word in words] for words in (*alone, *together)]
-            self.geometries[labels] = crowded(classes, self.disguise.superposition, self.generator)
-        return self.geometries[labels]
-
-    def _decoy_geometry(self, part: Part, shape: dict[str, "Tensor"]) -> "Tensor":
-        """A decoy's values may be crowded together, for nobody reads them; a head can only crowd what is one-hot."""
-        import torch
-
-        spec = part.spec
-        if not isinstance(spec, Previous | Select):
-            return torch.eye(len(self.layout.domains[part.writes]), dtype=torch.float64)
-        source = shape[spec.source if isinstance(spec, Previous) else spec.value]
-        if source.shape[0] != source.shape[1]:
-            return source
-        points = torch.randn(len(source), min(len(source), 8), dtype=torch.float64, generator=self.generator)
-        return points / points.norm(dim=1, keepdim=True)
-
-    def _head_width(self, room: int, shape: dict[str, "Tensor"]) -> int:
-        widest = max(geometry.shape[1] for geometry in shape.values())
-        need = max(widest + 2 + self.turns, self.program.length + 1 if self.absolute else 0)
-        total = (room if self.disguise.rotate else 2 * room) + 1
-        need = max(need, -(-total // self.layout.heads))
-        return -(-need // 8) * 8
 
     def compile(self) -> Compiled:
         import torch
@@ -200,7 +121,7 @@ class _Compiler:
             for part in self.layout.at(layer, heads=True):
                 # Copies agree, so that k of them add up to k times the amplitude, once.
                 square += part.amplitude**2 * part.copies
-                square += self.tremor**2 if isinstance(part.spec, Aggregate) else 0.0
+                square += self.book.tremor**2 if isinstance(part.spec, Aggregate) else 0.0
             heads = self._heads(layer, self._norm(before))
             mlp, placed = self._mlp(group, size, self._norm(before if self.parallel else square))
             neurons |= placed
@@ -215,9 +136,9 @@ class _Compiler:
                     related[code.index(word), self.program.vocabulary.index(answer)] = 1.0
             read = matching(code.geometry, torch.eye(len(votes), dtype=torch.float64), related)
             votes += LOGIT * output.weight * (code.reader @ read).T
-        position = self.codes[_POSITION].vectors if self.absolute else None
+        position = self.codes[POSITION].vectors if self.absolute else None
         return Compiled(
-            token.vectors + self.codes[_ANCHOR].vectors,
+            token.vectors + self.codes[ANCHOR].vectors,
             position,
             tuple(layers),
             votes * self._norm(square),
@@ -232,7 +153,7 @@ class _Compiler:
 
         if not self.disguise.noise:
             return layer
-        anchor = self.codes[_ANCHOR].basis[0]
+        anchor = self.codes[ANCHOR].basis[0]
         shaken: dict[str, Tensor] = {}
         for name in ("q", "k", "v", "o", "w_in", "w_out"):
             weight: Tensor = getattr(layer, name)
@@ -248,12 +169,12 @@ class _Compiler:
         return (square / self.width + EPS) ** 0.5
 
     def _attention(self, part: Part) -> Attention:
-        spec, codes, beta = part.spec, self.codes, self.disguise.beta
+        spec, codes, beta = part.spec, self.codes, part.beta or self.disguise.beta
         if isinstance(spec, Previous):
             if self.rotary is not None:
                 return previous(spec.offset, self.rotary, beta, self.width)
-            place = codes[_POSITION]
-            spec = Select(_POSITION, spec.source, _POSITION, shifted(place.labels, spec.offset))
+            place = codes[POSITION]
+            spec = Select(POSITION, spec.source, POSITION, shifted(place.labels, spec.offset))
         if not isinstance(spec, Select):
             raise TypeError(f"no head computes a {type(spec).__name__}")
         presence, ramp = None, None
@@ -263,7 +184,7 @@ class _Compiler:
         if self.absolute:
             import torch
 
-            ramp = codes[_POSITION].reader @ torch.arange(self.program.length, dtype=torch.float64)
+            ramp = codes[POSITION].reader @ torch.arange(self.program.length, dtype=torch.float64)
         query = codes[spec.query] if spec.query else None
         distance = self.program.length - 1
         return look(spec, query, codes[spec.key], self.opens, beta, ramp, self.rotary, presence, distance)
@@ -280,7 +201,7 @@ class _Compiler:
             h = part.head
             if isinstance(part.spec, Aggregate):
                 source = self.codes[part.spec.source]
-                mean, rest = self.codes[part.writes], self.codes[part.writes + ".rest"]
+                mean, rest = self.codes[part.writes], self.codes[rest_of(part.writes)]
                 v[h, :, 0], v_bias[h, 1] = source.reader @ source.mark(part.spec.among), 1.0
                 o[h, 0], o[h, 1] = mean.vectors[0], rest.vectors[0]
             else:
@@ -289,11 +210,14 @@ class _Compiler:
                 q[h, :, turns : turns + n], q_bias[h, turns : turns + n] = attention.q, attention.q_bias
                 k[h, :, turns : turns + n], k_bias[h, turns : turns + n] = attention.k, attention.k_bias
                 if attention.q_turn is not None and attention.k_turn is not None:
-                    q_bias[h, :turns], k_bias[h, :turns] = attention.q_turn.flatten(), attention.k_turn.flatten()
+                    q_bias[h, :turns], k_bias[h, :turns] = (
+                        attention.q_turn.flatten(),
+                        attention.k_turn.flatten(),
+                    )
                 source = part.spec.source if isinstance(part.spec, Previous) else part.spec.value  # pyright: ignore
                 nowhere = None
                 if part.role == "backup":
-                    nowhere = (self.ahead[source][0], self.nulls[part.writes])
+                    nowhere = (self.ahead[source][0], self.book.nowhere[part.writes])
                 read, write = copied(self.codes[source], self.codes[part.writes], 1 / part.copies, nowhere)
                 v[h, :, : read.shape[1]], o[h, : read.shape[1]] = read, write
             if self.disguise.rotate_heads:

@@ -112,9 +112,7 @@ def _editing(
                 if whole is None and more is None:
                     continue
 
-                def change(
-                    _: "Module", __: Any, output: "Tensor", whole: Any = whole, more: Any = more
-                ) -> "Tensor":
+                def change(_: "Module", __: Any, output: "Tensor", whole: Any = whole, more: Any = more) -> "Tensor":
                     output = output if whole is None else whole
                     return output if more is None else output + more
 

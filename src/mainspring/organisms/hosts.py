@@ -55,10 +55,7 @@ def blocks_of(model: "Module") -> list[Block]:
     anything: Any = model
     if hasattr(anything, "transformer"):
         heads = int(anything.config.n_head)
-        return [
-            Block(layer.attn.c_proj, layer.mlp, heads, layer.attn.c_proj.weight.detach())
-            for layer in anything.transformer.h
-        ]
+        return [Block(layer.attn.c_proj, layer.mlp, heads, layer.attn.c_proj.weight.detach()) for layer in anything.transformer.h]
     heads = int(anything.config.num_attention_heads)
     return [
         Block(layer.attention.dense, layer.mlp, heads, layer.attention.dense.weight.detach().T)
@@ -177,5 +174,8 @@ def _neox_state(compiled: Compiled) -> dict[str, "Tensor"]:
         state[f"{at}.attention.dense.weight"] = layer.o.flatten(0, 1).T
         state[f"{at}.attention.dense.bias"] = torch.zeros_like(layer.b_out)
         state |= {f"{at}.mlp.dense_h_to_4h.weight": layer.w_in.T, f"{at}.mlp.dense_h_to_4h.bias": layer.b_in}
-        state |= {f"{at}.mlp.dense_4h_to_h.weight": layer.w_out.T, f"{at}.mlp.dense_4h_to_h.bias": layer.b_out}
+        state |= {
+            f"{at}.mlp.dense_4h_to_h.weight": layer.w_out.T,
+            f"{at}.mlp.dense_4h_to_h.bias": layer.b_out,
+        }
     return state

@@ -8,24 +8,19 @@ What it does not do: numbers. See `compile`.
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal, TypeAlias
 
-from mainspring.organisms.disguise import (
-    Disguise,
-    amplitudes,
-    closest,
-    decoy_head,
-    decoy_table,
-    restlessness,
-)
+from mainspring.organisms.decoys import amplitudes, closest, decoy_head, decoy_table, restlessness
+from mainspring.organisms.disguise import Disguise
 from mainspring.organisms.program import Program
 from mainspring.organisms.variables import (
     Aggregate,
     Position,
     Previous,
     Select,
+    Table,
     Token,
     Values,
     Variable,
@@ -48,7 +43,8 @@ def mean_of(name: str) -> str:
 class Part:
     """One head, or one table inside one MLP (then `head` is None).
 
-    `writes` names the code it writes; `copies` heads together write it once. `amplitude` is the norm of its own part.
+    `writes` names the code it writes; `copies` heads together write it once. `amplitude` is the norm of its own part;
+    `beta` the hardness of a head that is not as hard as the disguise says.
     """
 
     layer: int
@@ -58,6 +54,7 @@ class Part:
     role: Role
     copies: int = 1
     amplitude: float = 1.0
+    beta: float | None = None
 
     @property
     def node(self) -> tuple[int, int | None]:
@@ -78,6 +75,19 @@ class Layout:
         """The heads, or the tables, of a layer."""
         return tuple(part for part in self.parts if part.layer == layer and (part.head is not None) == heads)
 
+    def refitted(self, twin: Program) -> "Layout":
+        """The same places for a program that differs only in the rows of its tables."""
+        for name, variable in twin.graph.items():
+            old = self.graph.get(name)
+            same = old == variable or (isinstance(old, Table) and isinstance(variable, Table))
+            if not same and not isinstance(variable, Position):
+                raise ValueError(f"{twin.name}: {name!r} is not a table, and differs from the one it is a twin of")
+            if twin.domains[name] != self.domains[name]:
+                raise ValueError(f"{twin.name}: {name!r} takes other values than in the program it is a twin of")
+        tables = {name: v for name, v in twin.graph.items() if isinstance(v, Table)}
+        parts = tuple(replace(part, spec=tables.get(part.writes, part.spec)) for part in self.parts)
+        return replace(self, graph={**self.graph, **tables}, parts=parts)
+
 
 def lower(program: Program, absolute: bool) -> dict[str, Variable]:
     """The program's variables as a host computes them.
@@ -91,14 +101,10 @@ def lower(program: Program, absolute: bool) -> dict[str, Variable]:
     cuts = tuple(0.5 * (1 / (p + 1) + 1 / (p + 2)) for p in reversed(range(n - 1)))
     bins = tuple(position_word(p) for p in reversed(range(n)))
     counting = Aggregate(program.token, program.sinks, cuts, bins)
-    return {
-        name: counting if isinstance(variable, Position) else variable for name, variable in program.variables
-    }
+    return {name: counting if isinstance(variable, Position) else variable for name, variable in program.variables}
 
 
-def arrange(
-    program: Program, absolute: bool, parallel: bool, disguise: Disguise, random: Random
-) -> Layout:
+def arrange(program: Program, absolute: bool, parallel: bool, disguise: Disguise, random: Random) -> Layout:
     """A layout for a host, at random under the dials of the disguise."""
     graph = lower(program, absolute)
     splits = dict(disguise.splits)
@@ -187,7 +193,7 @@ def _seat(parts: list[Part], depth: int, heads: int, random: Random) -> list[Par
         seats = random.sample(range(heads), heads)
         for part in (part for part in parts if part.layer == layer):
             head = None if part.head is None else seats.pop()
-            seated.append(Part(layer, head, part.writes, part.spec, part.role, part.copies))
+            seated.append(replace(part, head=head))
     return seated
 
 
@@ -217,9 +223,7 @@ def _decoys(
             lively = {n: d for n, d in ready.items() if n not in still and not isinstance(graph[n], Position)}
             real = [v for v in graph.values() if all(name in ready for name, _ in inputs_of(v))]
             candidates: list[Variable] = [
-                decoy_table(real, lively, random)
-                if head is None
-                else decoy_head(real, lively, program.classes, random)
+                decoy_table(real, lively, random) if head is None else decoy_head(real, lively, program.classes, random)
                 for _ in range(12)
             ]
             spec = closest(candidates, random.choice(targets), runs, program.token)
@@ -242,14 +246,10 @@ def _sized(parts: list[Part], still: Set[str], spread: float, random: Random) ->
             amplitude = size[part.node] / sharing**0.5
             whole.setdefault(part.writes, amplitude)
             amplitude = whole[part.writes]
-            sized.append(
-                Part(part.layer, part.head, part.writes, part.spec, part.role, part.copies, amplitude)
-            )
+            sized.append(replace(part, amplitude=amplitude))
     for part in parts:
         if part.role == "backup":
             copies = next(p.copies for p in sized if p.writes == part.writes)
             amplitude = whole[part.writes] * copies
-            sized.append(Part(part.layer, part.head, part.writes, part.spec, "backup", 1, amplitude))
+            sized.append(replace(part, amplitude=amplitude))
     return tuple(sized)
-
-

@@ -9,13 +9,14 @@ truth.safetensors. The same arguments give the same bits.
 What it does not do: train. Hosts without a compiler need the trained route.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from mainspring.organisms.compile import Compiled, compile_layout
 from mainspring.organisms.disguise import Disguise
+from mainspring.organisms.hardness import hardened, leaks_of, targets_of
 from mainspring.organisms.hosts import HOSTS, Host, install
 from mainspring.organisms.layout import Layout, Part, arrange, mean_of
 from mainspring.organisms.program import Program
@@ -58,18 +59,43 @@ class Planted:
 
 
 def plant(
-    program: Program, host: str = "gpt2", disguise: Disguise | None = None, seed: int = 0, measure: bool = True
+    program: Program,
+    host: str = "gpt2",
+    disguise: Disguise | None = None,
+    seed: int = 0,
+    measure: bool = True,
+    twin_of: Program | None = None,
 ) -> Planted:
-    """Compile a program into a host. `measure=False` leaves the self-check out of the truth."""
+    """Compile a program into a host.
+
+    `measure=False` leaves the self-check out of the truth. `twin_of` is a program that differs in the rows of tables
+    only: planted with the same host, disguise and seed, the two models differ in those neurons alone.
+    """
     import torch
 
     if host not in HOSTS:
         raise ValueError(f"no host is called {host!r}; there are {', '.join(HOSTS)}")
     target, dials = HOSTS[host], disguise or Disguise()
-    layout = arrange(program, target.absolute, target.parallel, dials, Random(seed))
-    generator = torch.Generator().manual_seed(seed)
-    compiled = compile_layout(program, layout, target.absolute, target.parallel, dials, generator)
-    module = install(target, program, compiled)
+    # A twin has the places and the decoys of the original, which are measured on the original.
+    original = twin_of or program
+    layout = arrange(original, target.absolute, target.parallel, dials, Random(seed))
+
+    def build(built: Program, layout: Layout) -> tuple[Compiled, "PreTrainedModel"]:
+        generator = torch.Generator().manual_seed(seed)
+        compiled = compile_layout(built, layout, target.absolute, target.parallel, dials, generator)
+        return compiled, install(target, built, compiled)
+
+    compiled, module = build(original, layout)
+    if dials.decoys:
+        leaks = leaks_of(module, original)
+        targets = targets_of(layout, original, leaks, Random(seed))
+        for _ in range(2):
+            layout = hardened(layout, leaks, targets, dials.beta)
+            compiled, module = build(original, layout)
+            leaks = leaks_of(module, original)
+    if twin_of is not None:
+        layout = layout.refitted(program)
+        compiled, module = build(program, layout)
     truth = _truth(program, target, dials, seed, layout, compiled)
     tensors: dict[str, Tensor] = {}
     for name in truth.values:
@@ -94,9 +120,7 @@ def load_planted(folder: str | Path) -> Planted:
     return Planted(module.eval(), tokenizer, Program.from_data(truth.causal), truth, tensors)
 
 
-def _truth(
-    program: Program, host: Host, disguise: Disguise, seed: int, layout: Layout, compiled: Compiled
-) -> Truth:
+def _truth(program: Program, host: Host, disguise: Disguise, seed: int, layout: Layout, compiled: Compiled) -> Truth:
     parts = [part for part in layout.parts if part.role != "decoy"]
     still = program.constants | {mean_of(name) for name in program.constants}
     nodes = tuple(
@@ -124,7 +148,7 @@ def _truth(
             for name, code in compiled.codes.items()
             if name not in decoys and not name.endswith(".rest") and not name.startswith("@")
         },
-        disguise=asdict(disguise),
+        disguise=disguise,
         causal=program.to_data(),
         datasets=DATASETS,
         known=_KNOWN,

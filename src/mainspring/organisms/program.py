@@ -156,7 +156,11 @@ class Program:
         take: Mapping[str, Sequence[str]] | None = None,
     ) -> frozenset[str]:
         """The tokens that are right at the last position; empty when the program has nothing to say."""
-        votes = self.votes(self.run(tokens, do, take))
+        return self.answered(self.run(tokens, do, take))
+
+    def answered(self, values: Mapping[str, Values]) -> frozenset[str]:
+        """The answer that follows from all variables."""
+        votes = self.votes(values)
         best = max(votes.values(), default=0.0)
         return frozenset(token for token, vote in votes.items() if best > 0 and vote > 0.75 * best)
 
@@ -174,7 +178,7 @@ class Program:
         pairs: list[Pair] = []
         for _ in range(100 * count):
             if len(pairs) == count:
-                return pairs
+                break
             clean = draw(random.choice(self.templates), random)
             before = self.run(clean.tokens)
             best: Pair | None = None
@@ -185,6 +189,8 @@ class Program:
                     best = Pair(clean, other, changed)
             if best is not None:
                 pairs.append(best)
+        if len(pairs) == count:
+            return pairs
         raise ValueError(f"{self.name}: no one-slot change of an input changes {variable!r} at the last position")
 
     def to_data(self) -> dict[str, Any]:
@@ -199,9 +205,7 @@ class Program:
             name=data["name"],
             words=tuple(data["words"]),
             variables=tuple((name, from_data(item)) for name, item in data["variables"]),
-            outputs=tuple(
-                Output(item["variable"], from_data(item["tokens"]), item["weight"]) for item in data["outputs"]
-            ),
+            outputs=tuple(Output(item["variable"], from_data(item["tokens"]), item["weight"]) for item in data["outputs"]),
             templates=tuple(
                 Template(
                     tuple(

@@ -34,9 +34,7 @@ class Units:
     rows: tuple[tuple[str, ...], ...]
 
 
-def units_of(
-    spec: Variable, codes: Mapping[str, Code], out: Code, kappa: float, means: tuple[float, ...]
-) -> Units:
+def units_of(spec: Variable, codes: Mapping[str, Code], out: Code, kappa: float, means: tuple[float, ...]) -> Units:
     """The units that compute a Table, a Gate or the bins of an Aggregate (whose head wrote the code `mean`)."""
     match spec:
         case Table():
@@ -106,9 +104,7 @@ def _bins(spec: Aggregate, mean: Code, out: Code, means: tuple[float, ...]) -> U
             w_out.append(sign * step)
     start = out.vectors[out.index(spec.bins[0])]
     rows = tuple((f"{side}{cut:.4f}",) for cut in spec.cuts for side in ("above ", "past "))
-    return Units(
-        torch.stack(w_in, dim=1), torch.tensor(b_in, dtype=torch.float64), torch.stack(w_out), start, rows
-    )
+    return Units(torch.stack(w_in, dim=1), torch.tensor(b_in, dtype=torch.float64), torch.stack(w_out), start, rows)
 
 
 def idle_units(count: int, codes: list[Code], kappa: float, scale: float, generator: "Generator") -> Units:

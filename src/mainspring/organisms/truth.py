@@ -9,8 +9,10 @@ measures it again.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
+
+from mainspring.organisms.disguise import Disguise
 
 __all__ = ["Checks", "Edge", "Neuron", "Node", "Truth", "node_id"]
 
@@ -67,6 +69,8 @@ class Checks:
                   subspace is taken from another input and every other head and MLP from unrelated ones
     informative   on how many inputs that was measured; variables that change no answer have no figure
     effects       per node: how far the logits move when its subspace alone comes from another input
+    repaired      per variable with a backup: accuracy with the primary heads zeroed
+    unrepaired    the same with the backup zeroed too
     """
 
     accuracy: float
@@ -74,14 +78,22 @@ class Checks:
     interchange: dict[str, float]
     informative: dict[str, int]
     effects: dict[str, float]
+    repaired: dict[str, float] = field(default_factory=dict[str, float])
+    unrepaired: dict[str, float] = field(default_factory=dict[str, float])
 
     def failures(self, bar: float = 0.98, least: float = 0.02) -> tuple[str, ...]:
         """What does not hold, in words; empty when the truth holds."""
         figures = {"accuracy": self.accuracy, "accuracy with everything else resampled": self.resampled}
         figures |= {f"interchange of {name}": value for name, value in self.interchange.items()}
+        figures |= {f"accuracy with the backup of {name}": value for name, value in self.repaired.items()}
         low = [f"{name} is {value:.3f}, below {bar}" for name, value in figures.items() if value < bar]
         idle = [f"{node} moves nothing ({effect:.4f})" for node, effect in self.effects.items() if effect < least]
-        return (*low, *idle)
+        needless = [
+            f"{name} is not needed: accuracy {value:.3f} without it and its backup"
+            for name, value in self.unrepaired.items()
+            if value > 0.9
+        ]
+        return (*low, *idle, *needless)
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,7 @@ class Truth:
     edges: tuple[Edge, ...]
     neurons: tuple[Neuron, ...]
     values: dict[str, tuple[str, ...]]
-    disguise: dict[str, Any]
+    disguise: Disguise
     causal: dict[str, Any]
     datasets: dict[str, dict[str, int]]
     known: str
@@ -106,9 +118,7 @@ class Truth:
 
     def circuit(self, role: Role = "real", varying: bool = True) -> frozenset[tuple[int, int | None]]:
         """(layer, head) of the nodes to find; head is None for an MLP."""
-        return frozenset(
-            (node.layer, node.head) for node in self.nodes if node.role == role and not (varying and node.constant)
-        )
+        return frozenset((node.layer, node.head) for node in self.nodes if node.role == role and not (varying and node.constant))
 
     def everything(self) -> tuple[tuple[int, int | None], ...]:
         """Every head and MLP that the model has."""
@@ -126,5 +136,8 @@ class Truth:
         data["edges"] = tuple(Edge(**edge) for edge in data["edges"])
         data["neurons"] = tuple(Neuron(**{**unit, "row": tuple(unit["row"])}) for unit in data["neurons"])
         data["values"] = {name: tuple(words) for name, words in data["values"].items()}
+        dials = data["disguise"]
+        splits = tuple((name, copies) for name, copies in dials["splits"])
+        data["disguise"] = Disguise(**{**dials, "backups": tuple(dials["backups"]), "splits": splits})
         data["checks"] = Checks(**data["checks"]) if data["checks"] else None
         return cls(**data)

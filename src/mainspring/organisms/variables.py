@@ -108,9 +108,7 @@ class Aggregate:
 
 
 Variable: TypeAlias = Token | Position | Previous | Select | Table | Gate | Aggregate
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Token, Position, Previous, Select, Table, Gate, Aggregate)
-}
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Token, Position, Previous, Select, Table, Gate, Aggregate)}
 
 
 @dataclass(frozen=True)
@@ -139,9 +137,7 @@ def inputs_of(variable: Variable) -> tuple[tuple[str, str], ...]:
             return ((source, "v"),)
 
 
-def domain_of(
-    variable: Variable, domains: Mapping[str, Values], vocabulary: Values, length: int
-) -> Values:
+def domain_of(variable: Variable, domains: Mapping[str, Values], vocabulary: Values, length: int) -> Values:
     """The words that the variable can be, in a fixed order."""
     match variable:
         case Token():
@@ -153,7 +149,7 @@ def domain_of(
         case Select(value=value):
             return domains[value]
         case Table(rows=rows, default=default):
-            return tuple(dict.fromkeys((default, *(word for _, word in rows))))
+            return (default, *sorted({word for _, word in rows} - {default}))
         case Gate(then=then, otherwise=otherwise):
             return tuple(dict.fromkeys((*domains[then], *domains[otherwise])))
         case Aggregate(bins=bins):
@@ -189,11 +185,7 @@ def _select(variable: Select, length: int, given: Mapping[str, Values]) -> Value
     pairs = None if variable.match is None else frozenset(variable.match)
     found: list[str] = []
     for p in range(length):
-        hits = [
-            j
-            for j in range(p + 1)
-            if (queries[p] == keys[j] if pairs is None else (queries[p], keys[j]) in pairs)
-        ]
+        hits = [j for j in range(p + 1) if (queries[p] == keys[j] if pairs is None else (queries[p], keys[j]) in pairs)]
         at = 0 if not hits else hits[0] if variable.which == "first" else hits[-1]
         found.append(values[at])
     return tuple(found)

@@ -43,7 +43,12 @@ def answers(program: Program, logits: "Tensor") -> list[frozenset[str]]:
 
 
 def check(
-    model: "Module", truth: Truth, tensors: dict[str, "Tensor"], program: Program, count: int = 200, seed: int = 10_000
+    model: "Module",
+    truth: Truth,
+    tensors: dict[str, "Tensor"],
+    program: Program,
+    count: int = 200,
+    seed: int = 10_000,
 ) -> Checks:
     """The figures on fresh inputs; `tensors` holds the bases."""
     import torch
@@ -80,15 +85,19 @@ class _Tally:
         self.moves: dict[str, list[float]] = {}
 
     def checks(self) -> Checks:
-        share = {name: sum(hits) / len(hits) for name, hits in self.hits.items()}
-        variables = [name for name in self.hits if name.startswith("variable ")]
         return Checks(
-            accuracy=share["accuracy"],
-            resampled=share["resampled"],
-            interchange={name.removeprefix("variable "): share[name] for name in variables},
-            informative={name.removeprefix("variable "): len(self.hits[name]) for name in variables},
+            accuracy=self.shares("accuracy")[""],
+            resampled=self.shares("resampled")[""],
+            interchange=self.shares("variable "),
+            informative={name: len(self.hits[f"variable {name}"]) for name in self.shares("variable ")},
             effects={name: sum(moves) / len(moves) for name, moves in self.moves.items()},
+            repaired=self.shares("repaired "),
+            unrepaired=self.shares("unrepaired "),
         )
+
+    def shares(self, kind: str) -> dict[str, float]:
+        hits = {name: row for name, row in self.hits.items() if name.startswith(kind)}
+        return {name.removeprefix(kind): sum(row) / len(row) for name, row in hits.items()}
 
 
 def _measure(
@@ -104,7 +113,8 @@ def _measure(
 
     ids = ids_of(program, draws)
     clean = record(model, ids)
-    right = [program.answer(given.tokens) for given in draws]
+    values = [program.run(given.tokens) for given in draws]
+    right = [program.answered(row) for row in values]
     _count(tally, "accuracy", answers(program, clean.logits), right)
 
     def shuffled() -> Record:
@@ -131,10 +141,7 @@ def _measure(
                 tally.moves.setdefault(node.id, []).extend((moved.abs().max(1).values / size).tolist())
         if name not in program.graph:
             continue
-        wanted = [
-            program.answer(given.tokens, take={name: draws[int(j)].tokens})
-            for given, j in zip(draws, order, strict=True)
-        ]
+        wanted = [program.answer(given.tokens, do={name: values[int(j)][name]}) for given, j in zip(draws, order, strict=True)]
         added: dict[tuple[int, bool], Tensor] = {}
         for node, change in delta.items():
             at = (node.layer, node.head is None)
@@ -144,13 +151,18 @@ def _measure(
         if told:
             _count(tally, f"variable {name}", [got[i] for i in told], [wanted[i] for i in told])
 
+    for name in dict.fromkeys(node.variable for node in truth.nodes if node.role == "backup"):
+        primary = {(n.layer, n.head): n for n in truth.nodes if n.variable == name}
+        silenced = {at: torch.zeros_like(clean.part(*at)) for at in primary}
+        failed = {at: zero for at, zero in silenced.items() if primary[at].role == "real"}
+        _count(tally, f"repaired {name}", answers(program, replaced(model, ids, failed)), right)
+        _count(tally, f"unrepaired {name}", answers(program, replaced(model, ids, silenced)), right)
+
 
 def _count(tally: _Tally, name: str, got: list[frozenset[str]], wanted: list[frozenset[str]]) -> None:
     tally.hits.setdefault(name, []).extend(a == b for a, b in zip(got, wanted, strict=True))
 
 
-def _difference(
-    model: "Module", source: Record, clean: Record, node: tuple[int, int | None], basis: "Tensor"
-) -> "Tensor":
+def _difference(model: "Module", source: Record, clean: Record, node: tuple[int, int | None], basis: "Tensor") -> "Tensor":
     change = written(model, source, *node) - written(model, clean, *node)
     return change @ basis.T @ basis

@@ -57,8 +57,8 @@ STACK = Stack(
 )
 
 NOTES = (
-    "Post-norm: the stream is normalised after each addition, so resid_pre + attn.add + mlp.add is not resid_post. resid_mid is the "
-    "stream that the MLP reads and adds to."
+    "Post-norm: the stream is normalised after each addition, so resid_pre + attn.add + mlp.add is not resid_post. resid_mid is "
+    "the stream that the MLP reads and adds to."
 )
 
 MAPS = (

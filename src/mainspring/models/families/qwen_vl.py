@@ -16,6 +16,7 @@ from mainspring.models.maps import (
     Tower,
     When,
     attention,
+    find_module,
     fused_qkv,
     gated_mlp,
     merged,
@@ -46,7 +47,8 @@ def _mlp() -> tuple[Table | When, ...]:
 
 def _sizes(config: Any, layer: nn.Module) -> Dims:
     # hidden_size is the width of the blocks in Qwen2.5 and Qwen3, but that of the language model in Qwen2
-    width = layer.attn.proj.out_features  # type: ignore[union-attr]
+    projection: Any = find_module(layer, "attn.proj")
+    width = projection.out_features
     return Dims(width, config.num_heads, config.num_heads, width // config.num_heads)
 
 
@@ -95,13 +97,14 @@ MAPS = (
     _map(
         "qwen2_5_vl",
         "merger.ln_q",
-        "The vision tower has one row: the patches of all images, in the order of its attention windows. projector is in that order "
-        "too; image_tokens are back in the order of the text.",
+        "The vision tower has one row: the patches of all images, in the order of its attention windows. projector is in that "
+        "order too; image_tokens are back in the order of the text.",
     ),
     _map(
         "qwen3_vl",
         "merger.norm",
-        "The vision tower has one row: the patches of all images. Deepstack: features of some vision layers are added to the image "
-        "tokens between the first language layers, so there resid_post of a layer is not yet resid_pre of the next.",
+        "The vision tower has one row: the patches of all images. Deepstack: features of some vision layers are added to the "
+        "image tokens between the first language layers, so there resid_post of a layer is not yet resid_pre of the next. An "
+        "edit of image_tokens leaves those features alone.",
     ),
 )

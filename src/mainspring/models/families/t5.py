@@ -46,7 +46,7 @@ MAPS = (
         trunk=("decoder", "transformer.decoder"),
         towers={"encoder": Tower(("encoder", "transformer.encoder"), STACK)},
         positions="own",
-        notes="resid_mid of the decoder stands after the cross-attention; resid_pre + attn.add + cross.add + mlp.add = resid_post.",
+        notes="A decoder's resid_mid stands after the cross-attention; resid_pre + attn.add + cross.add + mlp.add = resid_post.",
     ),
     Map(
         "t5-encoder",

@@ -1,6 +1,17 @@
 """ViT and DINOv2: pre-norm image encoders. DINOv2 scales each sublayer by a learned vector before adding it."""
 
-from mainspring.models.maps import Map, Stack, When, attention, gated_mlp, merged, outof, plain_mlp, separate_qkv, sequential_residual
+from mainspring.models.maps import (
+    Map,
+    Stack,
+    When,
+    attention,
+    gated_mlp,
+    merged,
+    outof,
+    plain_mlp,
+    separate_qkv,
+    sequential_residual,
+)
 
 VIT = (
     sequential_residual("layernorm_after"),

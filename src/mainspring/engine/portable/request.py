@@ -1,0 +1,350 @@
+"""A request: everything that one call of `model.run` or `model.generate` says, as a value that travels.
+
+    request = Request.run("The capital of", read=at.layers[:].resid_post, edits=[at.layers[2].mlp.out.scale(0)])
+    request.save("ablation")                      # ablation.json + ablation.safetensors
+    Request.load("ablation").execute(model)       # the very call
+
+What holds Python (`apply(fn)`, `Measure(site, fn)`) is turned into a graph for a model first: `request.exported(model)`.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mainspring.edits import Edits, as_edits
+from mainspring.engine.generate import Sampling
+from mainspring.engine.plan import as_sites
+from mainspring.engine.portable import inputs as data
+from mainspring.engine.portable.export import export
+from mainspring.engine.portable.graphs import Graph
+from mainspring.engine.portable.limits import DEFAULT, Limits
+from mainspring.engine.portable.metrics import Answer, Measure
+from mainspring.engine.portable.reading import declared, parse_json, read_header, read_tensors, table_of
+from mainspring.engine.portable.schema import VERSION, AnswerDoc, Document, SiteRef, validated
+from mainspring.engine.portable.verify import site_shapes, verify_graph, verify_site
+from mainspring.engine.portable.wire import read_edits, read_graph, read_index, read_site, read_trace, write_edits, write_graph
+from mainspring.errors import LoadError, Malformed, NotPortable, TooLarge
+from mainspring.selectors import format_index
+from mainspring.sites import Site, parse_site
+from mainspring.storage import replace_file, tensor_bytes
+
+if TYPE_CHECKING:
+    from mainspring.models.model import Model
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One call, as data. Made by `Request.run` and `Request.generate`; compares by value."""
+
+    kind: str
+    inputs: Any = None
+    reads: tuple[Site, ...] = ()
+    edits: Edits = field(default_factory=Edits)
+    grad_of: Site | Answer | Measure | None = None
+    until: str | None = "auto"
+    original: bool = False
+    spans: Mapping[str, Any] = field(default_factory=dict)
+    generation: Sampling | None = None
+
+    # ---- making ----
+
+    @classmethod
+    def run(
+        cls,
+        inputs: Any = None,
+        *,
+        read: Any = None,
+        edits: Any = None,
+        grad_of: Site | str | Answer | Measure | None = None,
+        until: Site | str | None = "auto",
+        original: bool = False,
+        spans: Mapping[str, Any] | None = None,
+    ) -> "Request":
+        """What `model.run` with the same arguments would do."""
+        grad_of = parse_site(grad_of) if isinstance(grad_of, str) else grad_of
+        if grad_of is not None and not isinstance(grad_of, Site | Answer | Measure):
+            raise NotPortable(
+                "grad_of= travels as a site, an Answer(...) or a Measure(site, fn); a function of the trace does not"
+            )
+        stop = (
+            None
+            if until is None
+            else until
+            if until in ("auto", "end")
+            else str(parse_site(until) if isinstance(until, str) else until)
+        )
+        frozen = (
+            data.frozen_inputs(inputs),
+            as_sites(read),
+            as_edits(edits),
+            grad_of,
+            stop,
+            bool(original),
+            data.frozen_spans(spans),
+        )
+        return cls("run", *frozen)
+
+    @classmethod
+    def generate(
+        cls,
+        inputs: Any = None,
+        *,
+        edits: Any = None,
+        read: Any = None,
+        original: bool = False,
+        spans: Mapping[str, Any] | None = None,
+        stop: Iterable[int] | None = None,
+        **options: Any,
+    ) -> "Request":
+        """What `model.generate` with the same arguments would do; `options` are those of sampling."""
+        chosen = Sampling(**options, stop=None if stop is None else tuple(stop))
+        frozen = (
+            data.frozen_inputs(inputs),
+            as_sites(read),
+            as_edits(edits),
+            None,
+            "auto",
+            bool(original),
+            data.frozen_spans(spans),
+        )
+        return cls("generate", *frozen, chosen)
+
+    def exported(self, model: "Model", limits: Limits = DEFAULT) -> "Request":
+        """The same request with every Python function turned into a graph for the sites and dtype of `model`."""
+        edits = []
+        for edit in self.edits:
+            fn = edit["fn"]
+            if edit.op == "apply" and not isinstance(fn, Graph):
+                graph = export(fn, self._shape(model, edit), model.dtype, device=model.device, limits=limits)
+                edit = edit.site.apply(graph)
+            edits.append(edit)
+        grad_of = self.grad_of
+        if isinstance(grad_of, Measure) and not isinstance(grad_of.fn, Graph):
+            shape = self._shape(model, grad_of.site.scale(1.0))
+            grad_of = replace(
+                grad_of, fn=export(grad_of.fn, shape, model.dtype, device=model.device, gives="numbers", limits=limits)
+            )
+        return replace(self, edits=Edits(edits), grad_of=grad_of)
+
+    def _shape(self, model: "Model", edit: Any) -> tuple[str | int, ...]:
+        """The shape that a function meets at its site: sizes where they are fixed, symbols where rows and tokens are counted."""
+        found = set()
+        for place, known, axes in site_shapes(model.atlas, edit):
+            if known is not None and all(n is not None or a in _COUNTED for n, a in zip(known, axes, strict=True)):
+                found.add(tuple(a if n is None else n for n, a in zip(known, axes, strict=True)))
+                continue
+            # only a run can tell how wide a raw module is
+            trace = model.run(self.inputs, read=edit.site, spans=self.spans or None, until="end")
+            value, rows = trace[edit.site], trace.read.rows.get("")
+            tokens = rows is not None and value.ndim > 2 and value.shape[1] == rows.width
+            found.add(("batch", *("pos" if i == 0 and tokens else n for i, n in enumerate(value.shape[1:]))))
+            del place
+        if len(found) != 1:
+            raise NotPortable(f"{edit} meets different shapes in different layers; name one layer at a time")
+        return found.pop()
+
+    # ---- running ----
+
+    def verify(self, model: "Model", limits: Limits = DEFAULT) -> None:
+        """Refuse graphs that do not fit this model, before anything runs."""
+        for edit in self.edits:
+            if isinstance(graph := edit["fn"], Graph):
+                verify_site(graph, edit, model.atlas)
+                verify_graph(graph, limits)
+        if isinstance(self.grad_of, Measure) and isinstance(self.grad_of.fn, Graph):
+            verify_site(self.grad_of.fn, self.grad_of.site.scale(1.0), model.atlas)
+            verify_graph(self.grad_of.fn, limits)
+
+    def execute(self, model: "Model") -> Any:
+        """Make the call on a model; returns what `model.run` or `model.generate` returns."""
+        self.verify(model)
+        shared: dict[str, Any] = {"read": self.reads, "edits": self.edits, "original": self.original, "spans": self.spans or None}
+        if self.kind == "run":
+            return model.run(self.inputs, grad_of=self.grad_of, until=self.until, **shared)
+        chosen = self.generation or Sampling()
+        return model.generate(self.inputs, **shared, **{k: getattr(chosen, k) for k in _OPTIONS})
+
+    # ---- writing ----
+
+    def to_document(self, model: "Model | None" = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The JSON document and its tensors. `model` exports what is still Python."""
+        if model is not None:
+            return self.exported(model).to_document()
+        tensors: dict[str, Tensor] = {}
+        graphs: list[Graph] = []
+        written = data.write_inputs(self.inputs, tensors)
+        edits, traces = write_edits(self.edits, tensors, graphs)
+        metric = self._metric(graphs)
+        listed = [write_graph(g, tensors) for g in graphs]
+        options = None if self.generation is None else {k: _plain(getattr(self.generation, k)) for k in _OPTIONS}
+        document = {
+            "mainspring": "request",
+            "version": VERSION,
+            "kind": self.kind,
+            "inputs": written,
+            "read": [str(s) for s in self.reads],
+            "edits": edits,
+            "traces": traces,
+            "graphs": listed,
+            "grad_of": metric,
+            "until": self.until,
+            "original": self.original,
+            "spans": {k: _plain(v) for k, v in self.spans.items()},
+            "generation": options,
+            "tensors": {k: {"dtype": d, "shape": list(n)} for k, (d, n) in table_of(tensors).items()},
+        }
+        document = json.loads(json.dumps(document))  # plain lists, nothing shared with this request
+        validated(document)
+        return document, tensors
+
+    def _metric(self, graphs: list[Graph]) -> dict[str, Any] | None:
+        match self.grad_of:
+            case Site():
+                return {"site": str(self.grad_of)}
+            case Answer(answer, against, pos, log):
+                return {"answer": list(answer), "against": _plain(against), "pos": format_index(pos), "log": log}
+            case Measure(site, fn):
+                if not isinstance(fn, Graph):
+                    raise NotPortable("Measure holds Python; request.exported(model) turns it into a graph, which travels")
+                if fn not in graphs:
+                    graphs.append(fn)
+                return {"measure": str(site), "graph": graphs.index(fn)}
+        return None
+
+    def to_bytes(self, model: "Model | None" = None) -> tuple[bytes, bytes]:
+        """The document as JSON, the tensors as safetensors."""
+        document, tensors = self.to_document(model)
+        return json.dumps(document, allow_nan=False).encode(), tensor_bytes(tensors)
+
+    def save(self, path: str | os.PathLike[str], model: "Model | None" = None) -> None:
+        """Write `path`.json and `path`.safetensors."""
+        document, tensors = self.to_bytes(model)
+        base = Path(path)
+        replace_file(base.with_name(base.name + ".safetensors"), tensors)
+        replace_file(base.with_name(base.name + ".json"), document)
+
+    # ---- reading ----
+
+    @classmethod
+    def from_document(cls, document: Any, tensors: Mapping[str, Tensor] | None = None, limits: Limits = DEFAULT) -> "Request":
+        """The request that `to_document` wrote, or a typed error. Graphs are checked before tensors are looked at."""
+        checked = _checked(document, table_of(tensors or {}), limits)
+        return _built(checked, tensors or {})
+
+    @classmethod
+    def from_bytes(cls, document: bytes, tensors: bytes = b"", limits: Limits = DEFAULT) -> "Request":
+        """As `from_document`, from what came over a wire."""
+        parsed = parse_json(document, limits)
+        table = read_header(tensors[: 8 + 2**20], len(tensors), limits) if tensors else {}
+        checked = _checked(parsed, table, limits)
+        return _built(checked, read_tensors(tensors) if tensors else {})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], limits: Limits = DEFAULT) -> "Request":
+        """Read what `save` wrote."""
+        base = Path(path)
+        written, numbers = base.with_name(base.name + ".json"), base.with_name(base.name + ".safetensors")
+        for file, most in ((written, limits.document_bytes), (numbers, limits.tensor_bytes + 2**21)):
+            if not file.is_file():
+                raise LoadError(f"there is no file {file}")
+            if file.stat().st_size > most:
+                raise TooLarge(f"{file} has {file.stat().st_size} bytes; the limit is {most}")
+        return cls.from_bytes(written.read_bytes(), numbers.read_bytes(), limits)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Request):
+            return NotImplemented
+        try:
+            mine, theirs = self.to_document(), other.to_document()
+        except NotPortable:
+            names = ("kind", "reads", "edits", "grad_of", "until", "original", "generation")
+            return all(getattr(self, n) == getattr(other, n) for n in names) and data.same(
+                (self.inputs, dict(self.spans)), (other.inputs, dict(other.spans))
+            )
+        return mine[0] == theirs[0] and all(_bits(mine[1][k], theirs[1][k]) for k in mine[1])
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.reads, self.edits, self.until, self.original))
+
+
+_COUNTED = ("batch", "pos", "query", "key", "image", "patch")
+_OPTIONS = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop")
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(x) for x in value] if isinstance(value, tuple | list) else value
+
+
+def _bits(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=0, atol=0, equal_nan=True)
+
+
+def _checked(document: Any, table: Any, limits: Limits) -> Document:
+    """Everything that can be said without the numbers themselves."""
+    checked = validated(document)
+    declared({k: (t.dtype, tuple(t.shape)) for k, t in checked.tensors.items()}, table, limits)
+    if len(checked.edits) > limits.edits:
+        raise TooLarge(f"the request has {len(checked.edits)} edits; the limit is {limits.edits}")
+    if sum(len(g.nodes) for g in checked.graphs) > limits.nodes:
+        raise TooLarge(f"the graphs have {sum(len(g.nodes) for g in checked.graphs)} nodes; the limit is {limits.nodes}")
+    if (checked.kind == "generate") != (checked.generation is not None) or (
+        checked.kind == "generate" and checked.grad_of is not None
+    ):
+        raise Malformed('"generation" goes with the kind "generate", and "grad_of" with "run"')
+    used = _used(checked)
+    if unused := sorted(checked.tensors.keys() - used):
+        raise Malformed(f"the document declares tensors that nothing uses: {', '.join(unused[:5])}")
+    shapes = {name: _meta(t) for name, t in checked.tensors.items()} if checked.graphs else {}
+    for graph in checked.graphs:
+        verify_graph(read_graph(graph, shapes), limits)
+    return checked
+
+
+def _meta(declared: Any) -> Tensor:
+    from mainspring.engine.portable.allowed import DTYPES
+
+    return torch.empty(declared.shape, dtype=DTYPES[declared.dtype], device="meta")
+
+
+def _used(document: Document) -> set[str]:
+    held = [v for e in document.edits for v in e.params.values()]
+    held += [document.inputs, *(getattr(document.inputs, "named", None) or {}).values()]
+    names = {v.tensor for v in held if hasattr(v, "tensor")}
+    names |= {n for t in document.traces for n in t.values.values()} | {n for g in document.graphs for n in g.constants}
+    return names
+
+
+def _built(document: Document, tensors: Mapping[str, Tensor]) -> Request:
+    graphs = [read_graph(g, tensors) for g in document.graphs]
+    traces = [read_trace(t, tensors) for t in document.traces]
+    edits = read_edits(document.edits, traces, graphs, tensors)
+    grad_of: Any = None
+    if isinstance(document.grad_of, SiteRef):
+        grad_of = read_site(document.grad_of.site)
+    elif isinstance(document.grad_of, AnswerDoc):
+        given = document.grad_of
+        grad_of = Answer(
+            tuple(given.answer), None if given.against is None else tuple(given.against), read_index(given.pos), given.log
+        )
+    elif document.grad_of is not None:
+        if document.grad_of.graph >= len(graphs) or graphs[document.grad_of.graph].gives != "numbers":
+            raise Malformed("grad_of names a graph that is not there or gives no numbers")
+        grad_of = Measure(read_site(document.grad_of.measure), graphs[document.grad_of.graph])
+    if any(isinstance(e["fn"], Graph) and e["fn"].gives != "value" for e in edits):
+        raise Malformed("an edit applies a graph that gives numbers, not a value")
+    until = document.until if document.until in (None, "auto", "end") else str(read_site(document.until))
+    generation = None
+    if document.generation is not None:
+        chosen = {k: getattr(document.generation, k) for k in _OPTIONS}
+        generation = Sampling(**chosen | {"stop": None if chosen["stop"] is None else tuple(chosen["stop"])})
+    reads = as_sites([read_site(s) for s in document.read])
+    inputs, spans = data.read_inputs(document.inputs, tensors), data.read_spans(document.spans)
+    return Request(document.kind, inputs, reads, edits, grad_of, until, document.original, spans, generation)

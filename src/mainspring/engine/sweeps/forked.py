@@ -1,0 +1,343 @@
+"""Many cells on one input in one forward pass whose batch grows as it climbs.
+
+A cell joins the batch at the first layer it changes, forked from the cached residual of the base run; the layers below are not run
+for it. Positions before the group's first change come from the base run's key-value cache, and the head runs only where the metric
+looks. The model's own forward supplies masks, rotary tables and caches, computed for one row and broadcast over the batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mainspring.engine.attention import routed
+from mainspring.engine.flow import Flow, Point, active
+from mainspring.engine.operations import Operation, prepare
+from mainspring.engine.places import Place
+from mainspring.engine.plan import Atlas, attention_configs, concrete
+from mainspring.engine.sweeps.cells import Cell
+from mainspring.errors import EditNeverFired, SiteRefused
+from mainspring.rows import Rows
+from mainspring.selectors import PerRow
+from mainspring.sites import Site
+from mainspring.trace import Trace, Values
+
+__all__ = ["Base", "Looks", "base_run", "run_group"]
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The unedited run of one input: residuals entering each layer (and leaving the last), caches, and what the metric reads."""
+
+    kwargs: Mapping[str, Any]
+    rows: Mapping[str, Rows]
+    residuals: Sequence[Tensor]
+    keys: Sequence[tuple[Tensor, Tensor]]
+    reads: Mapping[Site, Tensor]
+    logits: Tensor | None
+
+    @property
+    def length(self) -> int:
+        return self.rows[""].width
+
+    def trace(self, looks: "Looks", depth: int) -> Trace:
+        """The unedited run as the metric sees it."""
+        values = dict(self.reads)
+        if looks.logits:
+            assert self.logits is not None
+            values |= looks.picked(self.logits, self.rows[""])
+        return Trace(Values(values, self.rows, {"": depth}))
+
+
+def base_run(atlas: Atlas, kwargs: Mapping[str, Any], rows: Mapping[str, Rows], looks: "Looks") -> Base:
+    """Run one unpadded input without edits and keep what cells fork from."""
+    from transformers import DynamicCache
+
+    depth, kept = atlas.depth(""), []
+    layers = [atlas.layer("", i) for i in range(depth)]
+    points = _reading(atlas, looks.sites)
+    flow = Flow(points, rows, batch=1)
+    cache = DynamicCache()
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if flow.attention:
+            stack.enter_context(routed(attention_configs(points)))
+        stack.enter_context(flow.attach())
+        entered = stack.enter_context(_recorded(layers, kept))
+        given = {**kwargs, "past_key_values": cache, "use_cache": True}
+        if looks.columns is not None:
+            given["logits_to_keep"] = looks.columns
+        output = atlas.module(**given)
+    keys = [(layer.keys, layer.values) for layer in cache.layers]
+    found = {site: values[-1] for site, values in flow.kept.items()}
+    return Base(kwargs, rows, list(entered), keys, found, getattr(output, "logits", None))
+
+
+@contextmanager
+def _recorded(layers: Sequence[nn.Module], kept: list[Tensor]) -> Any:
+    """Keep what enters every layer and what leaves the last."""
+
+    def entering(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kept.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+    def leaving(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        kept.append((output[0] if isinstance(output, tuple) else output).clone())
+
+    handles = [layer.register_forward_pre_hook(entering, with_kwargs=True) for layer in layers]
+    handles.append(layers[-1].register_forward_hook(leaving))
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _reading(atlas: Atlas, reads: tuple[Site, ...]) -> list[Point]:
+    points: dict[int, Point] = {}
+    for site in reads:
+        for single, place in concrete(atlas, site.bare):
+            points.setdefault(id(place), Point(place)).reads.append(single)
+    return list(points.values())
+
+
+class _Forked(Flow):
+    """A flow whose batch grows: `joins[l]` says how many rows enter at layer l, and `acts` what each row does at each place."""
+
+    def __init__(
+        self,
+        atlas: Atlas,
+        base: Base,
+        joins: Mapping[int, int],
+        acts: Mapping[Place, list[tuple[int, int, Operation]]],
+        reads: list[Point],
+        start: int,
+        n_cells: int,
+    ) -> None:
+        points = {id(p.place): p for p in reads}
+        for place in acts:
+            points.setdefault(id(place), Point(place))
+        super().__init__(list(points.values()), base.rows, batch=None, fresh=base.length - start)
+        self.start, self.acts, self.base, self.joins, self.atlas = start, acts, base, joins, atlas
+        self.count = [0] * n_cells
+
+    @contextmanager
+    def attach(self) -> Any:
+        depth, handles = self.atlas.depth(""), []
+        lowest = min(self.joins)
+        try:
+            for layer, count in self.joins.items():
+                if layer < depth:
+                    module = self.atlas.layer("", layer)
+                    handles.append(module.register_forward_pre_hook(self._entry(layer, count, layer == lowest), with_kwargs=True))
+            with super().attach():
+                if depth in self.joins:
+                    hook = self._exit(self.joins[depth], depth == lowest)
+                    handles.append(self.atlas.layer("", depth - 1).register_forward_hook(hook, prepend=True))
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _grown(self, hidden: Tensor, layer: int, count: int, first: bool) -> Tensor:
+        fork = self.base.residuals[layer][:, self.start :].expand(count, -1, -1)
+        return fork if first else torch.cat([hidden, fork])
+
+    def _entry(self, layer: int, count: int, first: bool) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+            if active.flow is not self or kwargs is None:
+                return None
+            if args:
+                return (self._grown(args[0], layer, count, first), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": self._grown(kwargs["hidden_states"], layer, count, first)}
+
+        return hook
+
+    def _exit(self, count: int, first: bool) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if active.flow is not self:
+                return None
+            depth = self.atlas.depth("")
+            if isinstance(output, tuple):
+                return (self._grown(output[0], depth, count, first), *output[1:])
+            return self._grown(output, depth, count, first)
+
+        return hook
+
+    def visit(self, point: Point, raw: Tensor, inputs: Tensor | None) -> Tensor:
+        from mainspring.engine.forms import Seen
+
+        place, seen = point.place, Seen(inputs, self._rows_now(raw))
+        old = value = place.form.read(raw, seen)
+        for cell, row, operation in self.acts.get(place, ()):
+            if row >= value.shape[0]:
+                continue  # not yet forked: the change lies in a later layer of the same place's stack
+            part = value[row : row + 1]
+            window = self._window(place, operation.select, part)
+            if window.empty:
+                continue
+            if value is old:
+                value = value.clone()  # one copy for all rows, written into from here on
+                part = value[row : row + 1]
+            value[row : row + 1] = window.put(part, operation.act(window.get(part), part, window))
+            self.count[cell] += 1
+        for site in point.reads:
+            self.kept.setdefault(site, []).append(value.clone())
+        if value is old:
+            return raw
+        if place.shared:
+            return raw.copy_(value)
+        return place.form.write(raw, old, value, seen)
+
+    def _rows_now(self, raw: Tensor) -> int:
+        return raw.shape[0] // (self.fresh or 1) if raw.ndim == 2 else raw.shape[0]
+
+
+def run_group(atlas: Atlas, base: Base, cells: Sequence[Cell], start: int, looks: "Looks") -> Trace:
+    """Run cells that all leave the tokens before `start` alone; returns a trace with one row per cell, in their order."""
+    order = sorted(range(len(cells)), key=lambda i: cells[i].fork)
+    joins: dict[int, int] = {}
+    acts: dict[Place, list[tuple[int, int, Operation]]] = {}
+    for row, i in enumerate(order):
+        joins[cells[i].fork] = joins.get(cells[i].fork, 0) + 1
+        for edit in cells[i].edits:
+            for site, place in concrete(atlas, edit.site):
+                operation = prepare(edit.at(site), place, base.rows, 1, atlas.dtype, atlas.device)
+                acts.setdefault(place, []).append((i, row, operation))
+    points = _reading(atlas, looks.sites)
+    flow = _Forked(atlas, base, joins, acts, points, start, len(cells))
+    kwargs = {**_suffix(base, joins, start)}
+    keep = None if looks.columns is None else looks.columns >= start
+    if keep is not None:
+        assert looks.columns is not None
+        kwargs["logits_to_keep"] = looks.columns[keep] - start
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if flow.attention:
+            stack.enter_context(routed(attention_configs([*points, *(Point(p) for p in acts)])))
+        if keep is not None and not looks.sites:
+            stack.enter_context(_last_mlp_only(atlas, flow, kwargs["logits_to_keep"], acts))
+        stack.enter_context(flow.attach())
+        output = atlas.module(**kwargs)
+    for cell, count in zip(cells, flow.count, strict=True):
+        if count == 0:
+            raise EditNeverFired(f"the edits of cell {cell.index} never fired: {'; '.join(map(str, cell.edits))}")
+    back = torch.tensor(order).argsort()
+    values = {site: _whole(atlas, base, site, kept[-1], start, len(cells))[back] for site, kept in flow.kept.items()}
+    if looks.logits:
+        assert base.logits is not None
+        logits = base.logits.expand(len(cells), -1, -1).clone()
+        if keep is None:
+            logits[:, start:] = output.logits[back]
+        else:
+            logits[:, keep] = output.logits[back]
+        values |= looks.picked(logits, base.rows[""])
+    return Trace(Values(values, {"": _repeated(base.rows[""], len(cells))}, {"": atlas.depth("")}))
+
+
+@contextmanager
+def _last_mlp_only(atlas: Atlas, flow: Flow, columns: Tensor, acts: Mapping[Place, Any]) -> Iterator[None]:
+    """Run the last layer's MLP only at the columns from which logits are wanted: nothing reads the others any more."""
+    last = atlas.depth("") - 1
+    try:
+        module = atlas.place(Site("mlp.out", last)).module
+    except SiteRefused:
+        module = None
+    own = set() if module is None else set(module.modules())
+    beyond = {id(place.module) for place in acts}
+    if module is None or any(id(m) in beyond for m in own) or module is atlas.layer("", last):
+        yield
+        return
+    width: list[int] = []
+
+    def narrow(mlp: nn.Module, args: tuple[Any, ...]) -> Any:
+        if active.flow is not flow or len(args) != 1 or args[0].ndim != 3:
+            return None
+        width.append(args[0].shape[1])
+        return (args[0][:, columns],)
+
+    def scatter(mlp: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if active.flow is not flow or not width or not isinstance(output, Tensor):
+            return None
+        whole = output.new_zeros(output.shape[0], width.pop(), output.shape[2])
+        whole[:, columns] = output
+        return whole
+
+    handles = [module.register_forward_pre_hook(narrow), module.register_forward_hook(scatter)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What the metric looks at: bare sites inside the layers, logit sites, and the columns where logits are needed (None: all)."""
+
+    sites: tuple[Site, ...]
+    logits: tuple[Site, ...]
+    columns: Tensor | None
+
+    def picked(self, logits: Tensor, layout: Rows) -> dict[Site, Tensor]:
+        """The values of the logit sites, from logits at the kept columns."""
+        if self.columns is None:
+            return {Site("logits"): logits}
+        held, out = self.columns.tolist(), {}
+        for site in self.logits:
+            index = dict(site.select)["pos"]
+            found = [held.index(c) for c in layout.positions(0, index, 0, layout.width)]
+            single = isinstance(index, int | PerRow) or getattr(index, "part", None) is not None
+            out[site] = logits[:, found[0]] if single else logits[:, found]
+        return out
+
+    @classmethod
+    def of(cls, sites: tuple[Site, ...] | None, layout: Rows, narrow: bool) -> "Looks":
+        """From a metric's sites; None means that it may look at all logits."""
+        if sites is None:
+            return cls((), (Site("logits"),), None)
+        logits = tuple(s for s in sites if s.name == "logits")
+        inner = tuple(dict.fromkeys(s.bare for s in sites if s.name != "logits"))
+        selects = [dict(s.select) for s in logits]
+        if not logits or not narrow or any(set(s) != {"pos"} for s in selects):
+            return cls(inner, logits, None)
+        columns = sorted({c for s in selects for c in layout.positions(0, s["pos"], 0, layout.width)})
+        return cls(inner, logits, torch.tensor(columns))
+
+
+def _suffix(base: Base, joins: Mapping[int, int], start: int) -> dict[str, Any]:
+    """The model's arguments for the tokens from `start` on, with the base run's cache for those before."""
+    from transformers import DynamicCache
+
+    kwargs = {k: v for k, v in base.kwargs.items() if k not in ("use_cache", "attention_mask", "position_ids")}
+    kwargs["input_ids"] = base.kwargs["input_ids"][:, start:]
+    kwargs["use_cache"] = bool(start)
+    if start:
+        cache, rows = DynamicCache(), 0
+        for layer, (keys, values) in enumerate(base.keys):
+            rows += joins.get(layer, 0)
+            n = max(rows, 1)
+            cache.update(keys[:, :, :start].expand(n, -1, -1, -1), values[:, :, :start].expand(n, -1, -1, -1), layer)
+        kwargs["past_key_values"] = cache
+    return kwargs
+
+
+def _whole(atlas: Atlas, base: Base, site: Site, value: Tensor, start: int, n_cells: int) -> Tensor:
+    """A read of every cell over all positions: cells not yet forked there, and tokens before the suffix, are as in the base."""
+    place, original = atlas.place(site), base.reads[site]
+    axis = next((i for i, a in enumerate(place.axes) if a in ("pos", "query")), None)
+    out = original.expand(n_cells, *original.shape[1:]).clone()
+    rows = out[: value.shape[0]] if value.shape[0] <= n_cells else out
+    if axis is None:
+        rows.copy_(value)
+    else:
+        length = value.shape[axis]
+        rows.narrow(axis, original.shape[axis] - length, length).copy_(value)
+    return out
+
+
+def _repeated(layout: Rows, count: int) -> Rows:
+    spans = {name: places * count for name, places in layout.spans.items()}
+    return Rows(layout.lengths * count, layout.offsets * count, layout.width, spans)

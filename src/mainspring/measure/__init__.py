@@ -1,0 +1,1 @@
+"""How well did that work? Metrics on runs."""

@@ -1,0 +1,95 @@
+"""Numbers that say how a run went. A metric names the sites it looks at, so that a sweep computes nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mainspring.errors import InputError
+from mainspring.sites import Site, at
+from mainspring.trace import Trace, Values
+
+__all__ = ["Metric", "kl_divergence", "logit_difference", "probability", "recovered"]
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """`metric(trace)` gives one number per row.
+
+    It looks at nothing but `sites`, whose values `measure` is given in order, and what `given` holds: constants for all rows, or
+    tensors with one entry per row.
+    """
+
+    name: str
+    sites: tuple[Site, ...]
+    measure: Callable[..., Tensor]
+    given: tuple[tuple[str, Tensor], ...] = ()
+
+    def __call__(self, trace: Trace) -> Tensor:
+        return self.measure(*(trace[site] for site in self.sites), **dict(self.given))
+
+    def for_row(self, row: int, batch: int) -> "Metric":
+        """The metric of one row of a batch: what is given per row is narrowed to that row's."""
+        kept = tuple((k, v[row] if v.ndim and v.shape[0] == batch else v) for k, v in self.given)
+        return replace(self, given=kept, sites=tuple(site.of_row(row) for site in self.sites))
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def logit_difference(answer: Any, distractor: Any, pos: Any = -1) -> Metric:
+    """logit(answer) - logit(distractor) at `pos`. Tokens are one id for all rows, or one per row."""
+    site = at.logits(pos=pos)
+
+    def measure(logits: Tensor, answer: Tensor, distractor: Tensor) -> Tensor:
+        return _pick(logits, answer) - _pick(logits, distractor)
+
+    given = (("answer", torch.as_tensor(answer)), ("distractor", torch.as_tensor(distractor)))
+    return Metric(f"logit difference {answer} - {distractor}", (site,), measure, given)
+
+
+def probability(answer: Any, pos: Any = -1) -> Metric:
+    """The probability of a token at `pos`."""
+    site = at.logits(pos=pos)
+
+    def measure(logits: Tensor, answer: Tensor) -> Tensor:
+        return _pick(logits.float().softmax(-1), answer)
+
+    return Metric(f"probability of {answer}", (site,), measure, (("answer", torch.as_tensor(answer)),))
+
+
+def kl_divergence(reference: Trace, pos: Any = -1) -> Metric:
+    """KL(reference || run) of the next-token distributions at `pos`, in nats; 0 when nothing changed."""
+    site = at.logits(pos=pos)
+    held = reference[site] if site in reference else Values({site.bare: reference.logits}, reference.read.rows)[site]
+
+    def measure(logits: Tensor, goal: Tensor) -> Tensor:
+        found = logits.float().log_softmax(-1)
+        return (goal.exp() * (goal - found)).sum(-1).expand(found.shape[:-1])
+
+    return Metric("KL divergence", (site,), measure, (("goal", held.float().log_softmax(-1)),))
+
+
+def recovered(metric: Metric, clean: float | Tensor, corrupted: float | Tensor) -> Metric:
+    """A metric on the scale where the corrupted run is 0 and the clean run is 1."""
+    clean, corrupted = torch.as_tensor(clean), torch.as_tensor(corrupted)
+    if bool((clean == corrupted).any()):
+        raise InputError(f"the clean and the corrupted run have the same {metric.name}, so nothing can be recovered")
+
+    def measure(*values: Tensor, clean: Tensor, corrupted: Tensor, **given: Tensor) -> Tensor:
+        return (metric.measure(*values, **given) - corrupted) / (clean - corrupted)
+
+    given = (*metric.given, ("clean", clean), ("corrupted", corrupted))
+    return Metric(f"recovered {metric.name}", metric.sites, measure, given)
+
+
+def _pick(values: Tensor, token: Any) -> Tensor:
+    """Entries of the last axis: one index for all rows, or one per row."""
+    index = torch.as_tensor(token, device=values.device)
+    if index.ndim == 0:
+        return values[..., int(index)]
+    if index.shape[0] != values.shape[0]:
+        raise InputError(f"{index.shape[0]} answer tokens were given for {values.shape[0]} rows")
+    return values.gather(-1, index.reshape(-1, *[1] * (values.ndim - 1)).expand(*values.shape[:-1], 1)).squeeze(-1)
