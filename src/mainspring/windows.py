@@ -51,7 +51,8 @@ class Window:
     def put(self, value: Tensor, new: Tensor) -> Tensor:
         """A copy of `value` in which the selection is `new`, which broadcasts over it."""
         if self.whole:
-            # what flows on is the run's own: the model may write into it. It lies in memory as the value did: kernels choose by that
+            # what flows on is the run's own, for the model may write into it; it lies in memory as the value did, for kernels
+            # choose by that
             return torch.empty_like(value).copy_(new)
         out = value.clone()
         if self.plain is not None:

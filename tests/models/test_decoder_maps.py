@@ -1,36 +1,23 @@
-"""Maps of decoders, mixtures of experts and state-space hybrids, against plain torch."""
+"""Maps of decoders, mixtures of experts and state-space hybrids: what is read, against plain torch."""
 
 import copy
-import threading
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from conformance.zoo import CASES
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers.activations import ACT2FN
 
+from conformance.zoo import CASES
 from mainspring.errors import SiteRefused
 from mainspring.models.load import wrap
-from mainspring.models.maps import find_module
-from mainspring.sites import Site, at
+from mainspring.sites import at
 from mainspring.trace import Trace
 from models import map_algebra as algebra
+from models.decoder_cases import CHECKS, NAMES, bench, plain, value, with_attention
 from models.map_algebra import Bench, close, noise_like, result_of
-
-NAMES = [n for n, c in CASES.items() if c.kind in ("decoder", "state-space", "hybrid") and not n.startswith("unknown-")]
-INSIDE = ["gptj", "gpt-neo", "bloom", "mpt", "falcon-old", "falcon-new", "falcon-alibi"]
-"""Families that compute attention in their own modules."""
-CHECKS = ["reading_changes_nothing", "heads", "mlp", "residual", "noop", "writing", "stream_is_one", "head_knockout"]
-
-
-@cache
-def bench(name: str) -> Bench:
-    torch.set_num_threads(1)
-    return Bench(name)
 
 
 @pytest.fixture(params=NAMES)
@@ -38,51 +25,9 @@ def case(request: pytest.FixtureRequest) -> Bench:
     return bench(request.param)
 
 
-def with_attention(case: Bench) -> list[int]:
-    return [i for i in range(case.depth) if case.offers("attn.q", i)]
-
-
-def value(case: Bench, name: str, layer: int) -> Tensor:
-    return case.whole[case.site(name, layer)]
-
-
-def mixed(case: Bench, layer: int, pattern: Tensor, values: Tensor) -> Tensor:
-    """Values weighted by a pattern, every key-value head serving its group of query heads."""
-    group = value(case, "attn.z", layer).shape[2] // values.shape[2]
-    return torch.einsum("bhqk,bkhd->bqhd", pattern, values.repeat_interleave(group, dim=2))
-
-
 @pytest.mark.parametrize("check", CHECKS)
 def test_algebra(case: Bench, check: str):
     getattr(algebra, f"check_{check}")(case)
-
-
-# ---- values are those of plain torch --------------------------------------------------------------------------------------------
-
-
-def plain(module: nn.Module, inputs: dict[str, Any], paths: dict[str, tuple[str, str]]) -> dict[str, Tensor]:
-    """A forward with torch's own hooks: by name, what the module at a path was given or returned."""
-    seen: dict[str, Tensor] = {}
-    handles = []
-    for name, (path, end) in paths.items():
-        target = find_module(module, path)
-        assert target is not None, path
-
-        def before(m: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
-            seen[name] = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)).clone()
-
-        def after(m: nn.Module, args: Any, output: Any, name: str = name) -> None:
-            seen[name] = (output[0] if isinstance(output, tuple) else output).clone()
-
-        given = end == "input"
-        handles.append(
-            target.register_forward_pre_hook(before, with_kwargs=True) if given else target.register_forward_hook(after)
-        )
-    with torch.no_grad():
-        seen["logits"] = module(**inputs).logits
-    for handle in handles:
-        handle.remove()
-    return seen
 
 
 def test_values_are_those_of_plain_hooks(case: Bench):
@@ -173,108 +118,7 @@ def test_neurons(case: Bench):
         close(post, value(case, "mlp.post", i), 1e-4)
 
 
-# ---- writes are those of plain torch --------------------------------------------------------------------------------------------
-
-
-def replaced(module: nn.Module, inputs: dict[str, Any], path: str, end: str, value: Tensor) -> Tensor:
-    """Logits of a forward in which torch's own hook exchanges what a module is given or returns."""
-    target = find_module(module, path)
-    assert target is not None
-
-    def before(m: nn.Module, args: Any, kwargs: Any) -> Any:
-        return (value.reshape(args[0].shape).clone(), *args[1:]), kwargs  # models may write into what they are given
-
-    def after(m: nn.Module, args: Any, output: Any) -> Any:
-        return (value.clone(), *output[1:]) if isinstance(output, tuple) else value.reshape(output.shape).clone()
-
-    given = end == "input"
-    handle = target.register_forward_pre_hook(before, with_kwargs=True) if given else target.register_forward_hook(after)
-    with torch.no_grad():
-        logits = module(**inputs).logits
-    handle.remove()
-    return logits
-
-
-def test_writes_are_those_of_plain_hooks(case: Bench):
-    paths, i = CASES[case.name].facts["paths"], 1
-    layer = f"{paths['layers']}.{i}"
-    spots = {"resid_pre": (layer, "input"), "resid_post": (layer, "output")}
-    if case.offers("attn.out", i):
-        spots |= {"attn.out": (f"{layer}.{paths['attn_out']}", "output"), "attn.z": (f"{layer}.{paths['attn_out']}", "input")}
-    if case.offers("mlp.post", i):
-        spots |= {"mlp.out": (f"{layer}.{paths['mlp_out']}", "output"), "mlp.post": (f"{layer}.{paths['mlp_out']}", "input")}
-    if case.offers("ssm.out", i):
-        spots |= {"ssm.out": (f"{layer}.{paths['mixer_out']}", "output"), "ssm.y": (f"{layer}.{paths['mixer_out']}", "input")}
-    for number, (name, (path, end)) in enumerate(spots.items()):
-        site = case.site(name, i)
-        new = case.whole[site] + noise_like(case.whole[site], number)
-        flat = new.flatten(2)
-        expected = replaced(case.model.module, case.inputs, path, end, flat)
-        assert torch.equal(case.run(edits=[site.set(new)]).logits, expected), name
-        assert not torch.equal(expected, case.run().logits)
-
-
-def test_attention_flows_on(case: Bench):
-    """Written values mix by the pattern; a written pattern mixes the values; written scores are a written pattern."""
-    for i in with_attention(case)[:1]:
-        v, z, scores, pattern = (case.site(f"attn.{n}", i) for n in ("v", "z", "scores", "pattern"))
-        values = noise_like(case.whole[v], 1)
-        close(case.run([z], [v.set(values)])[z], mixed(case, i, case.whole[pattern], values))
-        weights = noise_like(case.whole[pattern], 2).softmax(dim=-1)
-        close(case.run([z], [pattern.set(weights)])[z], mixed(case, i, weights, case.whole[v]))
-        by_scores = case.run([pattern], [scores.set(weights.log())])
-        close(by_scores[pattern], weights)
-        close(by_scores.logits, case.run(edits=[pattern.set(weights)]).logits, 1e-4)
-
-
-@pytest.mark.parametrize("name", [*INSIDE, "llama", "gemma2"])
-def test_masked_scores_leave_the_rest(name: str):
-    case = bench(name)
-    scores, pattern, z = (case.site(f"attn.{n}", 1) for n in ("scores", "pattern", "z"))
-    trace = case.run([pattern], [scores(key=0, query=slice(3, None)).mask()])
-    kept = case.whole[pattern].clone()
-    kept[:, :, 3:, 0] = 0
-    close(trace[pattern], kept / kept.sum(dim=-1, keepdim=True))
-    nothing = case.run([pattern, z], [scores(head=0).mask()])  # a query that may look at nothing gets nothing
-    assert nothing[pattern][:, 0].abs().max() == 0
-    assert nothing[z][:, :, 0].abs().max() == 0
-
-
-@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe", "jamba"])
-def test_router_logits_choose_the_experts(name: str):
-    case = bench(name)
-    path = CASES[name].facts["paths"]
-    i = CASES[name].facts["moe_layers"][-1]
-    block = case.layer(i).feed_forward if name == "jamba" else case.layer(i).mlp
-    router = block.router if name == "jamba" else block.gate
-    site = case.site("mlp.router", i)
-    logits = noise_like(case.whole[site], 1)
-    renormalise = name != "jamba"
-
-    def choose(module: nn.Module, args: Any, output: Any) -> Any:
-        weights, chosen = logits.flatten(0, 1).softmax(dim=-1).topk(2, dim=-1)
-        return logits, weights / weights.sum(dim=-1, keepdim=True) if renormalise else weights, chosen
-
-    handle = router.register_forward_hook(choose)
-    with torch.no_grad():
-        expected = case.model.module(**case.inputs).logits
-    handle.remove()
-    close(case.run(edits=[site.set(logits)]).logits, expected)
-    given = plain(
-        case.model.module, case.inputs, {"x": (f"{path['layers']}.{i}.{'feed_forward' if name == 'jamba' else 'mlp'}", "input")}
-    )
-    close(case.whole[site], nn.functional.linear(given["x"], router.weight).detach())
-    with pytest.raises(SiteRefused, match="experts"):
-        case.run([case.site("mlp.post", i)])
-
-
-def test_a_dense_layer_among_mixtures_has_neurons():
-    case = bench("qwen3-moe")
-    assert [case.offers("mlp.post", i) for i in range(3)] == [False, True, False]
-    assert [case.offers("mlp.router", i) for i in range(3)] == [True, False, True]
-
-
-# ---- gradients, padding, dtypes, threads ----------------------------------------------------------------------------------------
+# ---- gradients, padding, dtypes ----------------------------------------------------------------------------------------------
 
 
 class Double(TorchFunctionMode):
@@ -346,8 +190,9 @@ def test_bfloat16(case: Bench):
     same = model.run(case.inputs, read=case.sites(), edits=[s.apply(lambda v: v) for s in case.sites()], until="end")
     assert torch.equal(expected, result_of(same.output))
     explicit = model.run(case.inputs, read=case.sites(weights=True), until="end")
-    for site, value in explicit.read.items():
-        assert value.is_floating_point() and not value.isnan().any(), site
+    for site, found in explicit.read.items():
+        assert found.is_floating_point(), site
+        assert not found.isnan().any(), site
     for i in with_attention(case)[:1]:  # a bfloat16 value is taken where the model computes in float32
         for name in ("q", "k", "v", "scores", "pattern"):
             site = case.site(f"attn.{name}", i)
@@ -355,72 +200,7 @@ def test_bfloat16(case: Bench):
             model.run(case.inputs, edits=[site.set(new.clamp(min=-1e4))])
 
 
-@pytest.mark.parametrize("name", INSIDE)
-def test_threads_do_not_see_each_other(name: str):
-    case = bench(name)
-    edit = case.site("attn.scores", 1)(head=0, key=0).mask()
-    edited, untouched = case.run(edits=[edit]).logits, case.run().logits
-    assert not torch.equal(edited, untouched)
-    wrong: list[str] = []
-
-    def repeat(run: Callable[[], Tensor], expected: Tensor) -> None:
-        for _ in range(10):
-            if not torch.equal(run(), expected):
-                wrong.append(name)
-
-    with torch.no_grad():
-        jobs = [(lambda: case.run(edits=[edit]).logits, edited), (lambda: case.model.module(**case.inputs).logits, untouched)]
-        threads = [threading.Thread(target=repeat, args=job) for job in jobs]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-    assert not wrong
-
-
-def test_a_run_inside_an_edit_is_a_run_of_its_own():
-    case = bench("gptj")
-    scores, plain_logits = case.site("attn.scores", 1), case.run().logits
-    seen: list[Tensor] = []
-
-    def peek(value: Tensor) -> Tensor:
-        seen.append(case.run([scores]).logits)
-        return value * 2
-
-    case.run(edits=[case.site("attn.z", 1).apply(peek), scores(head=0, key=0).mask()])
-    assert torch.equal(seen[0], plain_logits)
-
-
-@pytest.mark.parametrize(
-    "name", ["gptj", "gpt-neo", "bloom", "mpt", "falcon-old", "falcon-new", "mamba", "mamba2", "jamba", "opt"]
-)
-def test_generation_keeps_sites(name: str):
-    """Values of a cached generation are those of one run over the whole text."""
-    case = bench(name)
-    layer = 1
-    wanted = [
-        "attn.q",
-        "attn.k",
-        "attn.v",
-        "attn.z",
-        "ssm.B",
-        "ssm.conv",
-        "ssm.dt",
-        "ssm.y",
-        "mlp.post",
-        "resid_post",
-        "resid_mid",
-    ]
-    sites = [case.site(n, layer) for n in wanted if case.offers(n, layer)]
-    trace = case.model.generate(case.inputs, max_new_tokens=4, read=sites)
-    whole = case.model.run({"input_ids": trace.tokens}, read=sites, until="end")
-    for site in sites:
-        n = min(trace[site].shape[1], whole[site].shape[1])
-        assert n >= case.inputs["input_ids"].shape[1] + 3
-        close(trace[site][:, :n], whole[site][:, :n], 1e-3)
-
-
-# ---- what is refused ------------------------------------------------------------------------------------------------------------
+# ---- what is refused ---------------------------------------------------------------------------------------------------------
 
 
 def refusals() -> Iterator[tuple[str, str, str]]:
@@ -445,23 +225,3 @@ def test_refusals_say_why(name: str, site: str, reason: str):
     assert reason in model.can(site).reason
     with pytest.raises(SiteRefused, match=reason):
         model.run(bench(name).inputs, read=site)
-
-
-def test_the_same_tensor_is_visited_in_the_order_of_the_vocabulary():
-    """Reads of a sum see edits of its parts, whichever is named first."""
-    case = bench("granite")
-    out, add, share = (case.site(f"attn.{n}", 1) for n in ("out", "add", "head_out"))
-    for reads in ([add, out], [out, add]):
-        trace = case.run(reads, [share(head=0).ablate("zero")])
-        close(trace[add], trace[out] * case.model.config.residual_multiplier)
-        close(case.whole[out] - case.whole[share][:, :, 0], trace[out])
-
-
-def test_post_norm_streams_are_outputs_of_norms():
-    case = bench("opt-350m")
-    assert case.layout.residual == "post-norm"
-    site = case.site("resid_mid", 1)
-    new = noise_like(case.whole[site], 1)
-    norm = Site("resid_post", 1)
-    trace = case.run([norm, case.site("mlp.add", 1)], [site.set(new)])
-    close(case.layer(1).final_layer_norm(new + trace[case.site("mlp.add", 1)]).detach(), trace[norm])

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from conformance.zoo import CASES
 from torch import Tensor
 from torch.nn import functional
 
+from conformance.zoo import CASES
 from models.map_algebra import Bench, close, noise_like
 
 FIRST = ["mamba", "mamba-bias", "jamba"]

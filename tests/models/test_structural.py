@@ -3,9 +3,9 @@
 import pytest
 import torch
 import transformers as hf
-from conformance.zoo import CASES
 from torch import nn
 
+from conformance.zoo import CASES
 from mainspring.errors import SiteRefused, UnmappedModel
 from mainspring.models.families import maps
 from mainspring.models.load import wrap

@@ -75,20 +75,20 @@ def _register(own: str) -> None:
 def _attention(
     own: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
-    wanted = active.flow.attention.get(module) if active.flow is not None else None
-    if wanted is None:
+    flow = active.flow
+    wanted = flow.attention.get(module) if flow is not None else None
+    if flow is None or wanted is None:
         return _kernel(own, module)(module, query, key, value, mask, **kwargs)
-    if "q" in wanted:
-        query = wanted["q"](query)
-    if "k" in wanted:
-        key = wanted["k"](key)
-    if "v" in wanted:
-        value = wanted["v"](value)
-    if "scores" in wanted or "pattern" in wanted:
-        if own == "eager" and mask is None:
-            kwargs["is_causal"] = False  # an eager kernel forbids only what its mask forbids
-        return explicit_attention(module, query, key, value, mask, kwargs, wanted.get("scores"), wanted.get("pattern"))
-    return _kernel(own, module)(module, query, key, value, mask, **kwargs)
+
+    def visit(name: str) -> Callable[[Tensor], Tensor]:
+        return lambda raw: flow.passing(wanted[name], raw) if name in wanted else raw
+
+    query, key, value = visit("q")(query), visit("k")(key), visit("v")(value)
+    if "scores" not in wanted and "pattern" not in wanted:
+        return _kernel(own, module)(module, query, key, value, mask, **kwargs)
+    if own == "eager" and mask is None:
+        kwargs["is_causal"] = False  # an eager kernel forbids only what its mask forbids
+    return explicit_attention(module, query, key, value, mask, kwargs, visit("scores"), visit("pattern"))
 
 
 def _kernel(own: str, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:

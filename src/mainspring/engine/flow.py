@@ -79,16 +79,14 @@ class Flow:
         self.stopped = False
         self.inputs: dict[nn.Module, list[Point]] = {}
         self.outputs: dict[nn.Module, list[Point]] = {}
-        self.attention: dict[nn.Module, dict[str, Callable[[Tensor], Tensor]]] = {}
-        self.inside: dict[nn.Module, dict[str, list[Callable[[Tensor], Tensor]]]] = {}
+        self.attention: dict[nn.Module, dict[str, Point]] = {}
+        self.inside: dict[nn.Module, dict[str, list[Point]]] = {}
         for point in sorted(points, key=_rank):
             place = point.place
             if place.end == "attention":
-                wanted = self.attention.setdefault(place.module, {})
-                wanted[str(place.item)] = lambda raw, point=point: self.visit(point, raw, None)
+                self.attention.setdefault(place.module, {})[str(place.item)] = point
             elif place.end == "inside":
-                visits = self.inside.setdefault(place.module, {}).setdefault(str(place.item), [])
-                visits.append(lambda raw, point=point: self.visit(point, raw, None))
+                self.inside.setdefault(place.module, {}).setdefault(str(place.item), []).append(point)
             else:
                 side = self.inputs if place.end == "input" else self.outputs
                 side.setdefault(place.module, []).append(point)
@@ -98,7 +96,7 @@ class Flow:
         """Put the hooks on for one forward pass of this thread."""
         handles: list[Any] = []
         outer, active.flow = active.flow, self
-        mode = Inside(self.inside, lambda: active.flow is self) if self.inside else nullcontext()
+        mode = Inside(self.inside, self.passing, lambda: active.flow is self) if self.inside else nullcontext()
         try:
             for module, points in self.inputs.items():
                 handles.append(module.register_forward_pre_hook(self._before(points), with_kwargs=True))
@@ -115,6 +113,10 @@ class Flow:
             active.flow = outer
             for handle in handles:
                 handle.remove()
+
+    def passing(self, point: Point, raw: Tensor) -> Tensor:
+        """`visit` for a tensor that no module hook sees."""
+        return self.visit(point, raw, None)
 
     def _before(self, points: list[Point]) -> Callable[..., Any]:
         # torch drops a hook's name from the list of those that take keyword arguments when another thread takes the hook off,

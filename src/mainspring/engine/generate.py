@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mainspring.edits import Edit, Edits, as_edits
 from mainspring.engine.attention import routed
@@ -179,8 +179,8 @@ def start(
         raise InputError(f"{type(atlas.module).__name__} does not generate; use model.run")
     if kwargs.get("past_key_values") is not None:
         raise InputError("a generation begins with its whole prompt: leave out past_key_values")
-    if "encoder" in rows and "" not in rows:
-        rows = {**rows, "": Rows.full(rows["encoder"].batch, 1)}  # the start token, which `generate` adds
+    if "encoder" in rows:
+        kwargs, rows = _begun(atlas.module, kwargs, rows)
     if "" in rows and any(o + n != rows[""].width for o, n in zip(rows[""].offsets, rows[""].lengths, strict=True)):
         raise InputError("a generation continues each row where the batch ends: pad the rows on the left")
 
@@ -189,6 +189,19 @@ def start(
 
     steps = _Loop(atlas, kwargs, rows, plan_for(edits), plan_for, sampling, controller, tokenizer, original, batch)
     return Stream(steps.run(), steps.finish)
+
+
+def _begun(module: Any, kwargs: Mapping[str, Any], rows: Mapping[str, Rows]) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """A decoder's tokens with the start token before them, which `generate` would put there."""
+    kwargs, given, mask = dict(kwargs), kwargs.get("decoder_input_ids"), kwargs.get("decoder_attention_mask")
+    if given is None:
+        return kwargs, {**rows, "": Rows.full(rows["encoder"].batch, 1)}
+    start = module.generation_config.decoder_start_token_id
+    if start is not None and bool((given[:, 0] != start).all()):
+        kwargs["decoder_input_ids"] = given = nn.functional.pad(given, (1, 0), value=start)
+        if mask is not None:
+            kwargs["decoder_attention_mask"] = mask = nn.functional.pad(mask, (1, 0), value=1)
+    return kwargs, {**rows, "": Rows.full(given.shape[0], given.shape[1]) if mask is None else Rows.of_mask(mask)}
 
 
 class _Loop:

@@ -28,8 +28,8 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["Inside", "Visits"]
 
-Visits = Mapping[str, Sequence[Callable[[Tensor], Tensor]]]
-"""By name of what is caught, the functions that it passes through in turn."""
+Visits = Mapping[str, Sequence[Any]]
+"""By name of what is caught, the points of the run that it passes in turn."""
 
 _PRODUCTS = {torch.matmul, torch.bmm, torch.baddbmm, Tensor.matmul, Tensor.bmm, Tensor.baddbmm, Tensor.__matmul__}
 _SOFTMAX = {torch.softmax, Tensor.softmax, nn.functional.softmax}
@@ -45,11 +45,16 @@ class _Call:
 
 
 class Inside(TorchFunctionMode):
-    """The mode of one forward pass. `awake` says whether the run it belongs to is the one that this thread runs just now."""
+    """The mode of one forward pass.
 
-    def __init__(self, wanted: Mapping[nn.Module, Visits], awake: Callable[[], bool]) -> None:
+    `visit(point, tensor)` reads and edits; `awake` says whether the run it belongs to is the one that this thread runs just now.
+    """
+
+    def __init__(
+        self, wanted: Mapping[nn.Module, Visits], visit: Callable[[Any, Tensor], Tensor], awake: Callable[[], bool]
+    ) -> None:
         super().__init__()
-        self.wanted, self.awake = wanted, awake
+        self.wanted, self.visit, self.awake = wanted, visit, awake
         self.running: list[_Call] = []
 
     def hooks(self) -> list[Any]:
@@ -84,14 +89,14 @@ class Inside(TorchFunctionMode):
         if func is nn.functional.scaled_dot_product_attention:
             return self._fused(call, func, list(args), dict(kwargs))
         if func is torch.split and "split" in call.visits:
-            return func(_through(call, "split", args[0]), *args[1:], **kwargs)
+            return func(self._through(call, "split", args[0]), *args[1:], **kwargs)
         return func(*args, **kwargs)
 
     def _softmax(self, call: _Call, func: Any, args: Any, kwargs: Any) -> Tensor:
-        out = func(_through(call, "scores", args[0]), *args[1:], **kwargs)
+        out = func(self._through(call, "scores", args[0]), *args[1:], **kwargs)
         if "scores" in call.visits:
             out = out.nan_to_num(0.0)  # a query that an edit allows to look at nothing has an all-zero pattern
-        return _through(call, "pattern", out)
+        return self._through(call, "pattern", out)
 
     def _product(self, call: _Call, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
         # operands of a.baddbmm(b, c) stand one place further on, and may be named
@@ -103,17 +108,17 @@ class Inside(TorchFunctionMode):
         call.products += 1
         if call.products == 1:
             for i, name in ((0, "q"), (1, "k")):
-                _put(args, kwargs, first + i, named[i], _through(call, name, values[i]))
-            return _through(call, "product", func(*args, **kwargs))
+                _put(args, kwargs, first + i, named[i], self._through(call, name, values[i]))
+            return self._through(call, "product", func(*args, **kwargs))
         if call.products == 2:
-            _put(args, kwargs, first + 1, named[1], _through(call, "v", values[1]))
+            _put(args, kwargs, first + 1, named[1], self._through(call, "v", values[1]))
         return func(*args, **kwargs)
 
     def _fused(self, call: _Call, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
         query, key, value = (_get(args, kwargs, i, name) for i, name in enumerate(("query", "key", "value")))
-        query, value = _through(call, "q", query), _through(call, "v", value)
+        query, value = self._through(call, "q", query), self._through(call, "v", value)
         if "k" in call.visits:
-            key = _through(call, "k", key.transpose(-1, -2)).transpose(-1, -2)
+            key = self._through(call, "k", key.transpose(-1, -2)).transpose(-1, -2)
         for i, (name, x) in enumerate((("query", query), ("key", key), ("value", value))):
             _put(args, kwargs, i, name, x)
         if "scores" not in call.visits and "pattern" not in call.visits:
@@ -126,16 +131,14 @@ class Inside(TorchFunctionMode):
             "dropout": _get(args, kwargs, 4, "dropout_p", 0.0),
         }
         mask = _get(args, kwargs, 3, "attn_mask", None)
-        visit = {name: lambda x, name=name: _through(call, name, x) for name in ("scores", "pattern")}
+        visit = {name: lambda x, name=name: self._through(call, name, x) for name in ("scores", "pattern")}
         out, _ = explicit_attention(call.module, query, key, value, mask, options, visit["scores"], visit["pattern"])
         return out.transpose(1, 2)
 
-
-def _through(call: _Call, name: str, value: Tensor) -> Tensor:
-    new = value
-    for visit in call.visits.get(name, ()):
-        new = visit(new)
-    return new
+    def _through(self, call: _Call, name: str, value: Tensor) -> Tensor:
+        for point in call.visits.get(name, ()):
+            value = self.visit(point, value)
+        return value
 
 
 def _get(args: list[Any], kwargs: dict[str, Any], index: int, name: str, *default: Any) -> Any:

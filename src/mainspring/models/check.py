@@ -1,6 +1,6 @@
 """`model.check()`: the map proven on the model at hand, with small inputs, leaving nothing behind.
 
-Equations between the values of one run (`equations`), then runs that edit, differentiate, pad and generate (`experiments`).
+Equations between the values of one run, then runs that edit, differentiate, pad and generate: see `models.invariants`.
 Errors are relative and those of the worst token, since a mean over tokens hides the one that is wrong.
 """
 
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mainspring.errors import InputError, UnmappedModel
-from mainspring.models.equations import Seen, equations, refusals
-from mainspring.models.experiments import Bench, experiments, generation, padding
+from mainspring.models.invariants.batching import generation, padding
+from mainspring.models.invariants.bench import Bench
+from mainspring.models.invariants.equations import Seen, equations, refusals
+from mainspring.models.invariants.experiments import experiments
 from mainspring.models.report import Report, Row
 from mainspring.sites import Site
 from mainspring.trace import Trace
@@ -51,7 +53,7 @@ def _rows(model: "Model", given: Mapping[str, Any]) -> Iterator[Row]:
     values = {site: trace.read.values[place.site] for site, place in places.items() if place.site in trace.read.values}
     reached = frozenset(site.stack for site in values)
     yield from _shapes(model, places, values, broken, reached)
-    bench = Bench(model, given, {s: p for s, p in places.items() if s in values and p.site == s}, tol)
+    bench = Bench(model, given, {s: p for s, p in places.items() if s in values and p.site == s}, reasons, tol)
     fused, _ = _read(model, given, [s for s in reads if s in values and not s.name.endswith((".scores", ".pattern"))])
     weights = {s: v for s, v in values.items() if s.name.endswith((".scores", ".pattern"))}
     values = {site: fused.read.values[places[site].site] for site in values if site not in weights} | weights
@@ -188,7 +190,7 @@ def _special(config: Mapping[str, Any]) -> set[int]:
 
 def _texts(model: "Model") -> dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]:
     """For each padding side a batch of three texts, and the texts alone. None for models without text."""
-    if "input_ids" not in model._names or "attention_mask" not in model._names and model.family not in ("mamba", "mamba2"):
+    if "input_ids" not in model._names or ("attention_mask" not in model._names and model.family not in ("mamba", "mamba2")):
         return {}
     more = {k: v for k, v in example(model).items() if k not in ("input_ids", "decoder_input_ids")}
     rows = [_tokens(model, n, 10 + n) for n in (LENGTH, 7, 4)]

@@ -117,10 +117,10 @@ class Stack:
     order. `config` is the path of the tower's own configuration; the names after it say where that holds its sizes.
 
     `residual` says what the stream is. "pre-norm" and "parallel": every sublayer adds to it, so resid_pre + attn.add
-    (+ cross.add) (+ ssm.add) + mlp.add = resid_post. "post-norm": the stream is normalised after each addition, by the two modules
-    of a layer that `norms` names: `resid_mid = norms[0](resid_pre + attn.add)` and `resid_post = norms[1](resid_mid + mlp.add)`.
-    "normed": it is normalised before each: `resid_mid = norms[0](resid_pre) + attn.add` and
-    `resid_post = norms[1](resid_mid) + mlp.add`.
+    (+ cross.add) (+ ssm.add) + mlp.add = resid_post. "post-norm": the stream is normalised after each addition, by the two
+    modules of a layer that `norms` names: `resid_mid = norms[0](resid_pre + attn.add)` and
+    `resid_post = norms[1](resid_mid + mlp.add)`. "normed": it is normalised before each:
+    `resid_mid = norms[0](resid_pre) + attn.add` and `resid_post = norms[1](resid_mid) + mlp.add`.
     """
 
     layers: str = "layers"
@@ -165,8 +165,8 @@ class Tower:
 class Map:
     """An architecture family: its main tower, further towers, and sites outside any layer.
 
-    `stack` may be a function of the configuration, for families whose layers differ in kind from checkpoint to checkpoint. `trunk`
-    lists paths to try; the first below which the layers exist is taken, so one map serves a bare model, a language model
+    `stack` may be a function of the configuration, for families whose layers differ from checkpoint to checkpoint. `trunk` lists
+    paths to try; the first below which the layers exist is taken, so one map serves a bare model, a language model
     and a classifier. `positions` "own" means that the model works out positions from its mask or inputs; otherwise padded inputs
     are given explicit `position_ids`. Paths of `top` begin at the model or at the base model inside it. `images` names the way in
     which image tokens cover an image, one of `models.image_layouts.LAYOUTS`.
@@ -295,7 +295,7 @@ def attention(
     """What every attention module offers around its kernel.
 
     `o` is the output projection inside it. `registered` says that the module calls its kernel through transformers' registry, so
-    that q, k, v, scores and pattern can be had; "inside" that it computes attention itself, by torch functions that can be caught.
+    that q, k, v, scores and pattern can be had; "inside" that it computes attention itself, by torch functions that are caught.
     `kernel` is the module that does so, where that is another one.
     """
     projection = f"{path}.{o}"

@@ -19,12 +19,12 @@ from mainspring.sites import Site, parse_site
 from mainspring.trace import Trace
 
 if TYPE_CHECKING:
-    from mainspring.models.listing import SiteTable
-    from mainspring.models.report import Report
     from pathlib import Path
 
-    from mainspring.engine.sweeps.sweep import Sweep
     from mainspring.engine.generate import Controller
+    from mainspring.engine.sweeps.sweep import Sweep
+    from mainspring.models.listing import SiteTable
+    from mainspring.models.report import Report
 
 __all__ = ["Can", "Model"]
 

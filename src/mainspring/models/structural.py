@@ -16,8 +16,8 @@ from mainspring.errors import UnmappedModel
 from mainspring.models.maps import (
     Dims,
     Entry,
-    Map,
     MakeForm,
+    Map,
     Refused,
     Stack,
     When,

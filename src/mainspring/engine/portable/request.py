@@ -21,15 +21,16 @@ from mainspring.edits import Edits, as_edits
 from mainspring.engine.generate import Sampling
 from mainspring.engine.plan import as_sites
 from mainspring.engine.portable import inputs as data
+from mainspring.engine.portable.documents import OPTIONS, checked_document, fields_of
 from mainspring.engine.portable.export import export
 from mainspring.engine.portable.graphs import Graph
 from mainspring.engine.portable.limits import DEFAULT, Limits
 from mainspring.engine.portable.metrics import Answer, Measure
-from mainspring.engine.portable.reading import declared, parse_json, read_header, read_tensors, table_of
-from mainspring.engine.portable.schema import VERSION, AnswerDoc, Document, SiteRef, validated
+from mainspring.engine.portable.reading import parse_json, read_header, read_tensors, table_of
+from mainspring.engine.portable.schema import VERSION, validated
 from mainspring.engine.portable.verify import site_shapes, verify_graph, verify_site
-from mainspring.engine.portable.wire import read_edits, read_graph, read_index, read_site, read_trace, write_edits, write_graph
-from mainspring.errors import LoadError, Malformed, NotPortable, TooLarge
+from mainspring.engine.portable.wire import write_edits, write_graph
+from mainspring.errors import LoadError, NotPortable, TooLarge
 from mainspring.selectors import format_index
 from mainspring.sites import Site, parse_site
 from mainspring.storage import replace_file, tensor_bytes
@@ -170,7 +171,7 @@ class Request:
         if self.kind == "run":
             return model.run(self.inputs, grad_of=self.grad_of, until=self.until, **shared)
         chosen = self.generation or Sampling()
-        return model.generate(self.inputs, **shared, **{k: getattr(chosen, k) for k in _OPTIONS})
+        return model.generate(self.inputs, **shared, **{k: getattr(chosen, k) for k in OPTIONS})
 
     # ---- writing ----
 
@@ -184,7 +185,7 @@ class Request:
         edits, traces = write_edits(self.edits, tensors, graphs)
         metric = self._metric(graphs)
         listed = [write_graph(g, tensors) for g in graphs]
-        options = None if self.generation is None else {k: _plain(getattr(self.generation, k)) for k in _OPTIONS}
+        options = None if self.generation is None else {k: _plain(getattr(self.generation, k)) for k in OPTIONS}
         document = {
             "mainspring": "request",
             "version": VERSION,
@@ -236,16 +237,16 @@ class Request:
     @classmethod
     def from_document(cls, document: Any, tensors: Mapping[str, Tensor] | None = None, limits: Limits = DEFAULT) -> "Request":
         """The request that `to_document` wrote, or a typed error. Graphs are checked before tensors are looked at."""
-        checked = _checked(document, table_of(tensors or {}), limits)
-        return _built(checked, tensors or {})
+        checked = checked_document(document, table_of(tensors or {}), limits)
+        return cls(*fields_of(checked, tensors or {}))
 
     @classmethod
     def from_bytes(cls, document: bytes, tensors: bytes = b"", limits: Limits = DEFAULT) -> "Request":
         """As `from_document`, from what came over a wire."""
         parsed = parse_json(document, limits)
         table = read_header(tensors[: 8 + 2**20], len(tensors), limits) if tensors else {}
-        checked = _checked(parsed, table, limits)
-        return _built(checked, read_tensors(tensors) if tensors else {})
+        checked = checked_document(parsed, table, limits)
+        return cls(*fields_of(checked, read_tensors(tensors) if tensors else {}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], limits: Limits = DEFAULT) -> "Request":
@@ -276,7 +277,6 @@ class Request:
 
 
 _COUNTED = ("batch", "pos", "query", "key", "image", "patch")
-_OPTIONS = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop")
 
 
 def _plain(value: Any) -> Any:
@@ -285,66 +285,3 @@ def _plain(value: Any) -> Any:
 
 def _bits(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=0, atol=0, equal_nan=True)
-
-
-def _checked(document: Any, table: Any, limits: Limits) -> Document:
-    """Everything that can be said without the numbers themselves."""
-    checked = validated(document)
-    declared({k: (t.dtype, tuple(t.shape)) for k, t in checked.tensors.items()}, table, limits)
-    if len(checked.edits) > limits.edits:
-        raise TooLarge(f"the request has {len(checked.edits)} edits; the limit is {limits.edits}")
-    if sum(len(g.nodes) for g in checked.graphs) > limits.nodes:
-        raise TooLarge(f"the graphs have {sum(len(g.nodes) for g in checked.graphs)} nodes; the limit is {limits.nodes}")
-    if (checked.kind == "generate") != (checked.generation is not None) or (
-        checked.kind == "generate" and checked.grad_of is not None
-    ):
-        raise Malformed('"generation" goes with the kind "generate", and "grad_of" with "run"')
-    used = _used(checked)
-    if unused := sorted(checked.tensors.keys() - used):
-        raise Malformed(f"the document declares tensors that nothing uses: {', '.join(unused[:5])}")
-    shapes = {name: _meta(t) for name, t in checked.tensors.items()} if checked.graphs else {}
-    for graph in checked.graphs:
-        verify_graph(read_graph(graph, shapes), limits)
-    return checked
-
-
-def _meta(declared: Any) -> Tensor:
-    from mainspring.engine.portable.allowed import DTYPES
-
-    return torch.empty(declared.shape, dtype=DTYPES[declared.dtype], device="meta")
-
-
-def _used(document: Document) -> set[str]:
-    held = [v for e in document.edits for v in e.params.values()]
-    held += [document.inputs, *(getattr(document.inputs, "named", None) or {}).values()]
-    names = {v.tensor for v in held if hasattr(v, "tensor")}
-    names |= {n for t in document.traces for n in t.values.values()} | {n for g in document.graphs for n in g.constants}
-    return names
-
-
-def _built(document: Document, tensors: Mapping[str, Tensor]) -> Request:
-    graphs = [read_graph(g, tensors) for g in document.graphs]
-    traces = [read_trace(t, tensors) for t in document.traces]
-    edits = read_edits(document.edits, traces, graphs, tensors)
-    grad_of: Any = None
-    if isinstance(document.grad_of, SiteRef):
-        grad_of = read_site(document.grad_of.site)
-    elif isinstance(document.grad_of, AnswerDoc):
-        given = document.grad_of
-        grad_of = Answer(
-            tuple(given.answer), None if given.against is None else tuple(given.against), read_index(given.pos), given.log
-        )
-    elif document.grad_of is not None:
-        if document.grad_of.graph >= len(graphs) or graphs[document.grad_of.graph].gives != "numbers":
-            raise Malformed("grad_of names a graph that is not there or gives no numbers")
-        grad_of = Measure(read_site(document.grad_of.measure), graphs[document.grad_of.graph])
-    if any(isinstance(e["fn"], Graph) and e["fn"].gives != "value" for e in edits):
-        raise Malformed("an edit applies a graph that gives numbers, not a value")
-    until = document.until if document.until in (None, "auto", "end") else str(read_site(document.until))
-    generation = None
-    if document.generation is not None:
-        chosen = {k: getattr(document.generation, k) for k in _OPTIONS}
-        generation = Sampling(**chosen | {"stop": None if chosen["stop"] is None else tuple(chosen["stop"])})
-    reads = as_sites([read_site(s) for s in document.read])
-    inputs, spans = data.read_inputs(document.inputs, tensors), data.read_spans(document.spans)
-    return Request(document.kind, inputs, reads, edits, grad_of, until, document.original, spans, generation)

@@ -228,7 +228,8 @@ def read_trace(given: TraceDoc, tensors: Mapping[str, Tensor]) -> Trace:
             for axis, size in zip(axes, value.shape, strict=True):
                 layout = rows.get(site.token_stacks.get(axis, site.stack) if axis != "batch" else site.stack)
                 if layout is not None and (
-                    (axis == "batch" and size != layout.batch) or (axis in ("pos", "query") and size != layout.width and not given.grown)
+                    (axis == "batch" and size != layout.batch)
+                    or (axis in ("pos", "query") and size != layout.width and not given.grown)
                 ):
                     raise Malformed(f"the trace gives {site} the shape {list(value.shape)}, which its rows do not have")
         values[site] = value

@@ -37,7 +37,7 @@ MAPS = (
         ("bloom",),
         _stack,
         trunk=("transformer", ""),
-        notes="With apply_residual_connection_post_layernorm the sublayers add to the norm's output and not to the stream itself, "
+        notes="With apply_residual_connection_post_layernorm the sublayers add to the norm's output and not to the stream, "
         "so resid_pre + attn.add + mlp.add is not resid_post.",
     ),
 )

@@ -45,7 +45,7 @@ MAPS = (
         ("falcon",),
         _stack,
         trunk=("transformer", ""),
-        notes="With alibi, transformers adds the position biases once under sdpa and twice under eager attention; scores are those "
-        "of the kernel in use.",
+        notes="With alibi, transformers adds the position biases once under sdpa and twice under eager attention; scores are "
+        "those of the kernel in use.",
     ),
 )

@@ -15,7 +15,7 @@ MAPS = (
         ("mpt",),
         Stack("blocks", LAYER, final_norm="norm_f"),
         trunk=("transformer", ""),
-        notes="attn.q_proj, k_proj and v_proj are what the projection gives, before clip_qkv limits it. Position biases count keys "
-        "from the end of the padded text, so padding shifts attn.scores by a constant per head, which the softmax does not see.",
+        notes="attn.q_proj, k_proj and v_proj are what the projection gives, before clip_qkv limits it. Position biases count "
+        "keys from the end of the padded text, so padding shifts attn.scores by a constant per head; patterns stay the same.",
     ),
 )

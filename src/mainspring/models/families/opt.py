@@ -37,7 +37,7 @@ MAPS = (
         _stack,
         trunk=("model.decoder", "decoder", ""),
         positions="own",
-        notes="attn.q holds the scale of the dot product already. In the post-norm checkpoint (350m) the stream is normalised after "
-        "each addition: resid_mid and resid_post are outputs of norms, and the head reads a projection of the last one.",
+        notes="attn.q holds the scale of the dot product already. In the post-norm checkpoint (350m) the stream is normalised "
+        "after each addition: resid_mid and resid_post are outputs of norms, and the head reads a projection of the last one.",
     ),
 )

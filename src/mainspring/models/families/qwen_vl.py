@@ -19,6 +19,7 @@ from mainspring.models.maps import (
     find_module,
     fused_qkv,
     gated_mlp,
+    into,
     merged,
     outof,
     plain_mlp,
@@ -60,7 +61,7 @@ def _vision(norm: str) -> Stack:
             refused(PER_IMAGE, *(f"attn.{name}" for name in ("q", "k", "v", "scores", "pattern"))),
             *_mlp(),
         ),
-        embed=None,
+        embed=into("blocks.0", form=unbatched()),
         final_norm=outof(norm, form=unbatched()),
         dims=_sizes,
     )

@@ -14,7 +14,7 @@ from mainspring.models.report import Row
 from mainspring.rows import Rows
 from mainspring.sites import Site
 
-__all__ = ["Seen", "equations", "worst"]
+__all__ = ["Seen", "equations", "refusals", "residual", "worst"]
 
 RESIDUAL = "the residual adds up"
 HEADS = "attn.out is the sum of head_out and the bias"
@@ -73,9 +73,9 @@ def equations(seen: Seen) -> Iterator[Row]:
     for stack, tower in seen.model.atlas.towers.items():
         if stack not in seen.reached:
             continue
-        for index, layer in enumerate(tower.layers):
+        for index in range(len(tower.layers)):
             name = f"{stack} {index}".strip()
-            yield from _guarded(RESIDUAL, name, lambda s=stack, i=index, m=layer, t=tower: _residual(seen, s, i, m, t.stack))
+            yield from _guarded(RESIDUAL, name, lambda s=stack, i=index: residual(seen, s, i))
             for kind in ("attn", "cross"):
                 if seen.get(stack, index, f"{kind}.out") is None and Site(f"{kind}.out", index, stack) not in seen.refusals:
                     continue
@@ -118,7 +118,10 @@ def _refused(seen: Seen, stack: str, layer: int | None, *names: str) -> Outcome 
     return None
 
 
-def _residual(seen: Seen, stack: str, layer: int, module: nn.Module, table: Any) -> Outcome:
+def residual(seen: Seen, stack: str, layer: int) -> Outcome:
+    """Verdict, error and note: whether the stream after a layer is the stream before it with what its sublayers add."""
+    tower = seen.model.atlas.towers[stack]
+    module, table = tower.layers[layer], tower.stack
     if missing := _refused(seen, stack, layer, "resid_pre", "resid_post"):
         return missing
     pre, mid, post = (_wide(seen, stack, layer, name) for name in ("resid_pre", "resid_mid", "resid_post"))

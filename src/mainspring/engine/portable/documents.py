@@ -1,0 +1,87 @@
+"""Reading a request from outside: first all that can be told from the document alone, then the values."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mainspring.engine.generate import Sampling
+from mainspring.engine.plan import as_sites
+from mainspring.engine.portable.allowed import DTYPES
+from mainspring.engine.portable.graphs import Graph
+from mainspring.engine.portable.inputs import read_inputs, read_spans
+from mainspring.engine.portable.limits import Limits
+from mainspring.engine.portable.metrics import Answer, Measure
+from mainspring.engine.portable.reading import declared
+from mainspring.engine.portable.schema import AnswerDoc, Document, SiteRef, validated
+from mainspring.engine.portable.verify import verify_graph
+from mainspring.engine.portable.wire import read_edits, read_graph, read_index, read_site, read_trace
+from mainspring.errors import Malformed, TooLarge
+
+__all__ = ["OPTIONS", "checked_document", "fields_of"]
+
+OPTIONS = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop")
+"""The options of a generation that travel."""
+
+
+def checked_document(document: Any, table: Any, limits: Limits) -> Document:
+    """Everything that can be said without the numbers themselves."""
+    checked = validated(document)
+    declared({k: (t.dtype, tuple(t.shape)) for k, t in checked.tensors.items()}, table, limits)
+    if len(checked.edits) > limits.edits:
+        raise TooLarge(f"the request has {len(checked.edits)} edits; the limit is {limits.edits}")
+    if sum(len(g.nodes) for g in checked.graphs) > limits.nodes:
+        raise TooLarge(f"the graphs have {sum(len(g.nodes) for g in checked.graphs)} nodes; the limit is {limits.nodes}")
+    if (checked.kind == "generate") != (checked.generation is not None) or (
+        checked.kind == "generate" and checked.grad_of is not None
+    ):
+        raise Malformed('"generation" goes with the kind "generate", and "grad_of" with "run"')
+    used = _used(checked)
+    if unused := sorted(checked.tensors.keys() - used):
+        raise Malformed(f"the document declares tensors that nothing uses: {', '.join(unused[:5])}")
+    shapes = {name: _meta(t) for name, t in checked.tensors.items()} if checked.graphs else {}
+    for graph in checked.graphs:
+        verify_graph(read_graph(graph, shapes), limits)
+    return checked
+
+
+def _meta(declared: Any) -> Tensor:
+    return torch.empty(declared.shape, dtype=DTYPES[declared.dtype], device="meta")
+
+
+def _used(document: Document) -> set[str]:
+    held = [v for e in document.edits for v in e.params.values()]
+    held += [document.inputs, *(getattr(document.inputs, "named", None) or {}).values()]
+    names = {v.tensor for v in held if hasattr(v, "tensor")}
+    names |= {n for t in document.traces for n in t.values.values()} | {n for g in document.graphs for n in g.constants}
+    return names
+
+
+def fields_of(document: Document, tensors: Mapping[str, Tensor]) -> tuple[Any, ...]:
+    """The fields of a request, in order, from a checked document and its tensors."""
+    graphs = [read_graph(g, tensors) for g in document.graphs]
+    traces = [read_trace(t, tensors) for t in document.traces]
+    edits = read_edits(document.edits, traces, graphs, tensors)
+    grad_of: Any = None
+    if isinstance(document.grad_of, SiteRef):
+        grad_of = read_site(document.grad_of.site)
+    elif isinstance(document.grad_of, AnswerDoc):
+        given = document.grad_of
+        grad_of = Answer(
+            tuple(given.answer), None if given.against is None else tuple(given.against), read_index(given.pos), given.log
+        )
+    elif document.grad_of is not None:
+        if document.grad_of.graph >= len(graphs) or graphs[document.grad_of.graph].gives != "numbers":
+            raise Malformed("grad_of names a graph that is not there or gives no numbers")
+        grad_of = Measure(read_site(document.grad_of.measure), graphs[document.grad_of.graph])
+    if any(isinstance(e["fn"], Graph) and e["fn"].gives != "value" for e in edits):
+        raise Malformed("an edit applies a graph that gives numbers, not a value")
+    until = document.until if document.until in (None, "auto", "end") else str(read_site(document.until))
+    generation = None
+    if document.generation is not None:
+        chosen = {k: getattr(document.generation, k) for k in OPTIONS}
+        generation = Sampling(**chosen | {"stop": None if chosen["stop"] is None else tuple(chosen["stop"])})
+    reads = as_sites([read_site(s) for s in document.read])
+    inputs, spans = read_inputs(document.inputs, tensors), read_spans(document.spans)
+    return (document.kind, inputs, reads, edits, grad_of, until, document.original, spans, generation)
