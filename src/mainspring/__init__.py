@@ -13,6 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mainspring import errors as errors
+    from mainspring import measure as measure
     from mainspring.edits import Edit as Edit, Edits as Edits
     from mainspring.models.load import load as load, wrap as wrap
     from mainspring.models.model import Model as Model
@@ -31,8 +33,10 @@ _HOME = {
     "Trace": "trace",
     "at": "sites",
     "errors": "errors",
+    "grid": "engine.sweeps.grid",
     "load": "models.load",
     "load_edits": "storage",
+    "measure": "measure",
     "parse_site": "sites",
     "save_edits": "storage",
     "span": "selectors",
@@ -40,8 +44,8 @@ _HOME = {
 }
 """Where each public name lives; it is imported when it is first asked for, so that `import mainspring` stays light."""
 
-__all__ = ["Edit", "Edits", "Model", "Site", "Trace", "__version__", "at", "errors", "load", "load_edits", "parse_site"]
-__all__ += ["save_edits", "span", "wrap"]
+__all__ = ["Edit", "Edits", "Model", "Site", "Trace", "__version__", "at", "errors", "grid", "load", "load_edits"]
+__all__ += ["measure", "parse_site", "save_edits", "span", "wrap"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from mainspring.errors import PositionError, nearest
@@ -32,7 +33,7 @@ class Rows:
         uniform = len(set(self.offsets)) <= 1 and len(set(self.lengths)) <= 1
         object.__setattr__(self, "uniform", uniform)
 
-    uniform: bool = field(init=False, default=True, compare=False)
+    uniform: bool = field(init=False, default=True, compare=False, repr=False)
 
     @classmethod
     def full(cls, batch: int, width: int, spans: Spans | None = None) -> "Rows":
@@ -40,7 +41,7 @@ class Rows:
         return cls((width,) * batch, (0,) * batch, width, spans or {})
 
     @classmethod
-    def of_mask(cls, mask: Tensor, spans: Spans | None = None) -> "Rows":
+    def of_mask(cls, mask: Shaped[Tensor, "batch width"], spans: Spans | None = None) -> "Rows":
         """From an attention mask [batch, width] that is nonzero on real tokens, which stand together."""
         real = mask != 0
         lengths = real.sum(dim=1)
@@ -66,8 +67,8 @@ class Rows:
         spans = {name: tuple(places[r] for r in rows) for name, places in self.spans.items()}
         return Rows(tuple(self.lengths[r] for r in rows), tuple(self.offsets[r] for r in rows), self.width, spans)
 
-    def mask(self) -> Tensor:
-        """[batch, width], true on real tokens."""
+    def mask(self) -> Bool[Tensor, "batch width"]:
+        """True on real tokens."""
         columns = torch.arange(self.width)
         start = torch.tensor(self.offsets)[:, None]
         return (columns >= start) & (columns < start + torch.tensor(self.lengths)[:, None])

@@ -60,7 +60,7 @@ def submodule(module, path):
 
 
 class Witness:
-    """Hooks a new copy of a case's model."""
+    """Hooks a new copy of a case's model. `passed` holds the very tensors that went on, before they got their site's shape."""
 
     def __init__(self, case, dtype=torch.float32):
         self.case, self.facts = case, case.facts
@@ -99,6 +99,7 @@ class Witness:
         for site, count in self.visits.items():
             if count > 1:  # run in slices, or once for each image: no one tensor is the site's
                 self.values.pop(site, None)
+        self.passed = dict(self.values)
         self._derive()
         return self.values
 
@@ -264,8 +265,9 @@ class Witness:
                 if name.endswith(f".{kind}.out") and add not in self.values:
                     factor = scale if scale is not None else facts.get("residual_scale", 1.0) if name.startswith("layers") else 1.0
                     self.values[add] = value * factor
-        if "projector" in self.values and self.values["projector"].ndim == 2:
-            self.values["projector"] = self.values["projector"].unsqueeze(0)
+        for name in ("projector", "vision.embed"):
+            if name in self.values and self.values[name].ndim == 2:
+                self.values[name] = self.values[name].unsqueeze(0)
         plain = not (facts.get("parallel") or facts.get("post_norm") or facts.get("residual_from_norm") or self.case.kind == "state-space")
         for name in [n for n in self.values if n.endswith(".resid_pre")] if plain else []:
             at = name.removesuffix("resid_pre")

@@ -7,15 +7,16 @@ Imports nothing of mainspring. Values and edits are keyed by the text of a site;
 import copy
 
 import torch
-from conformance.zoo import CASES
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-LAYERS = {"t5": "decoder.block"}
+from conformance.zoo import CASES
+
+T5 = ("decoder.block", "layer.0.SelfAttention")
 _current = None
 
 
-def _attention(module, query, key, value, mask, scaling=None, softcap=None, position_bias=None, is_causal=None, **_):
+def _attention(module, query, key, value, attention_mask, scaling=None, softcap=None, position_bias=None, is_causal=None, **_):
     name = _current.attention.get(module)
     tap = _current.tap if name else lambda at, x: x
     query = tap(f"{name}.q", query.transpose(1, 2)).transpose(1, 2)
@@ -28,8 +29,8 @@ def _attention(module, query, key, value, mask, scaling=None, softcap=None, posi
         scores = softcap * torch.tanh(scores / softcap)
     if position_bias is not None:
         scores = scores + position_bias
-    if mask is not None:
-        scores = torch.where(mask < -1e30, float("-inf"), scores)
+    if attention_mask is not None:
+        scores = torch.where(attention_mask < -1e30, float("-inf"), scores)
     scores = tap(f"{name}.scores", scores)
     dead = (scores == float("-inf")).all(-1, keepdim=True)
     pattern = torch.softmax(torch.where(dead, torch.zeros_like(scores), scores), -1) * ~dead
@@ -50,12 +51,11 @@ class Recompute:
         self.edits, self.values, self.attention = {}, {}, {}
         if case.kind != "state-space":
             self.module.set_attn_implementation("recompute_oracle")
-        layers = self.module.get_submodule(LAYERS.get(family) or case.facts["paths"]["layers"])
-        for i, layer in enumerate(layers):
+        layers, attn = T5 if family == "t5" else (case.facts["paths"]["layers"], case.facts["paths"].get("attn"))
+        for i, layer in enumerate(self.module.get_submodule(layers)):
             layer.register_forward_hook(self._after(f"layers.{i}.resid_post"))
-            attn = layer.layer[0].SelfAttention if family == "t5" else getattr(layer, case.facts["paths"].get("attn") or "", None) if "paths" in case.facts else None
             if attn is not None:
-                self.attention[attn] = f"layers.{i}.attn"
+                self.attention[layer.get_submodule(attn)] = f"layers.{i}.attn"
 
     def tap(self, name, value):
         if name in self.edits:

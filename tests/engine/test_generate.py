@@ -1,12 +1,14 @@
 """Without edits, generation gives token for token what the module's own `generate` gives."""
 
+import math
+
 import pytest
 import torch
-from conformance.zoo import CASES
-from engine.recompute import prompts
 from transformers import BartConfig, BartForConditionalGeneration
 
 import mainspring as ms
+from conformance.zoo import CASES
+from engine.recompute import prompts
 from mainspring import at, errors
 from mainspring.models.families import maps
 
@@ -152,7 +154,8 @@ def test_encoders_that_count_positions_from_the_left_are_padded_on_the_right():
     torch.manual_seed(0)
     config = BartConfig(
         vocab_size=50, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=40, init_std=0.8, pad_token_id=1, bos_token_id=0, eos_token_id=None,
+        encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=40, init_std=0.8, pad_token_id=1, bos_token_id=0,
+        eos_token_id=None,
         decoder_start_token_id=2, forced_eos_token_id=None,
     )  # fmt: skip
     module = BartForConditionalGeneration(config).eval()
@@ -177,15 +180,16 @@ def test_without_a_cache_the_same_comes_out():
     torch.testing.assert_close(found[read[0]][:, :, 13:], cached[read[0]][:, :, 13:])
 
 
-# ---- refusals -------------------------------------------------------------------------------------------------------------------
+# ---- refusals --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_new_tokens": 0}, {"max_new_tokens": -2}, {"max_new_tokens": 2.5}, {"max_new_tokens": None}, {"max_new_tokens": True},
-        {"temperature": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"temperature": float("inf")}, {"temperature": "hot"},
-        {"top_p": 0}, {"top_p": 1.01}, {"top_p": float("nan")}, {"top_k": 0}, {"top_k": 1.5}, {"seed": -1}, {"seed": "x"},
+        {"max_new_tokens": 0}, {"max_new_tokens": -2}, {"max_new_tokens": 2.5}, {"max_new_tokens": None},
+        {"max_new_tokens": True}, {"temperature": 0}, {"temperature": -1.0}, {"temperature": math.nan}, {"temperature": math.inf},
+        {"temperature": "hot"},
+        {"top_p": 0}, {"top_p": 1.01}, {"top_p": math.nan}, {"top_k": 0}, {"top_k": 1.5}, {"seed": -1}, {"seed": "x"},
     ],
     ids=str,
 )  # fmt: skip

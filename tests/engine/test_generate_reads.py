@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conformance.zoo import CASES
-from engine.recompute import Recompute, prompts
 
 import mainspring as ms
+from conformance.zoo import CASES
+from engine.recompute import Recompute, prompts
 from mainspring import at, errors, span
 
 ATTENTION = ("attn.q", "attn.k", "attn.v", "attn.scores", "attn.pattern", "attn.z")
@@ -67,7 +67,9 @@ def test_a_window_read_is_the_whole_read_narrowed_by_hand(family):
         at1.resid_post(step=slice(1, 3)): lambda v, s: v[:, 13:15],
         at1.resid_post(step=slice(0, None)): lambda v, s: v[:, 12:],
         at1.resid_post(pos=5, dim=3): lambda v, s: torch.stack([v[r, s[r] + 5, 3] for r in range(3)]),
-        at1.resid_post(pos=torch.tensor([14, 0, 6])): lambda v, s: torch.stack([v[r, s[r] + p] for r, p in enumerate((14, 0, 6))]),
+        at1.resid_post(pos=torch.tensor([14, 0, 6])): lambda v, s: torch.stack(
+            [v[r, s[r] + p] for r, p in enumerate((14, 0, 6))]
+        ),
         at1.resid_post(row=1): lambda v, s: v[1],
         at1.resid_post(row=1, pos=slice(2, None)): lambda v, s: v[1, s[1] + 2 :],
         at1.resid_post(row=[2, 0], step=2): lambda v, s: v[[2, 0], 14],
@@ -123,7 +125,7 @@ def test_rows_that_do_not_reach_a_position_are_refused_not_invented():
 
 
 def test_a_row_of_a_generation_is_that_row_alone():
-    batch, alone, starts = prompts("llama")
+    batch, alone, _ = prompts("llama")
     model = ms.wrap(CASES["llama"].build())
     read = [at.layers[1].resid_post, at.layers[2].attn.pattern, at.logits]
     found = model.generate(batch, max_new_tokens=NEW, read=read)
@@ -139,7 +141,9 @@ def test_a_row_of_a_generation_is_that_row_alone():
 def test_modules_by_name_give_all_steps():
     batch, _, _ = prompts("llama")
     module = CASES["llama"].build()
-    found = ms.wrap(module).generate(batch, max_new_tokens=NEW, read=['module["model.layers.1.mlp"].output', at.layers[1].mlp.out])
+    found = ms.wrap(module).generate(
+        batch, max_new_tokens=NEW, read=['module["model.layers.1.mlp"].output', at.layers[1].mlp.out]
+    )
     assert torch.equal(found['module["model.layers.1.mlp"].output'], found[at.layers[1].mlp.out])
     unmapped = ms.wrap(CASES["unknown-seed-oss"].build())
     whole = unmapped.generate(batch, max_new_tokens=NEW, read=at.module["model.layers.0"].output)
@@ -160,7 +164,9 @@ def test_the_encoder_and_the_images_are_read_once():
     close(found[read[2]].sum(-1), torch.ones(3, 4, NEW))
 
     batch, _, _ = prompts("llava")
-    found = ms.wrap(CASES["llava"].build()).generate(batch, max_new_tokens=NEW, read=[at.projector, at.vision.layers[0].resid_post])
+    found = ms.wrap(CASES["llava"].build()).generate(
+        batch, max_new_tokens=NEW, read=[at.projector, at.vision.layers[0].resid_post]
+    )
     module = CASES["llava"].build()
     module.model.multi_modal_projector.register_forward_hook(lambda m, a, out: kept.update(projector=out))
     module(**batch)
@@ -169,7 +175,7 @@ def test_the_encoder_and_the_images_are_read_once():
 
 
 def test_original_values_and_snapshots():
-    batch, _, starts = prompts("llama")
+    batch, _, _ = prompts("llama")
     model = ms.wrap(CASES["llama"].build())
     edit, site = at.layers[0].resid_post.set(0.0), at.layers[0].resid_post
     edited = model.generate(batch, max_new_tokens=3, read=site, edits=edit)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mainspring.engine.flow import active
@@ -102,15 +103,15 @@ def _kernel(own: str, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor |
 
 def explicit_attention(
     module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    query: Float[Tensor, "b head query d"],
+    key: Float[Tensor, "b kv_head key d"],
+    value: Float[Tensor, "b kv_head key dv"],
     mask: Tensor | None,
     options: dict[str, Any],
     on_scores: Callable[[Tensor], Tensor] | None,
     on_pattern: Callable[[Tensor], Tensor] | None,
-) -> tuple[Tensor, Tensor]:
-    """Attention with its softmax written out. query [b, h, q, d], key and value [b, kv, k, d]; returns ([b, q, h, d], pattern).
+) -> tuple[Float[Tensor, "b query head dv"], Float[Tensor, "b head query key"]]:
+    """Attention with its softmax written out; returns the mix of values, and the pattern.
 
     Scores are what the softmax sees: scaled, soft-capped, biased and masked, with -inf where attention is forbidden. A query
     that may look at nothing has an all-zero pattern.

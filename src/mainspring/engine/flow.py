@@ -171,6 +171,8 @@ class Flow:
                 continue
             value = window.put(value, operation.act(window.get(value), value, window))
             self.fired[index] += 1
+        if self.attached and point.reads and value is raw and not place.shared:
+            value = raw.clone()  # others may use the very tensor, whose gradients are not this site's
         if self.gradients and point.reads:
             if place.shared and value is old and value is not raw:
                 value = value.clone()  # a view of what is about to be overwritten would lose its gradient
@@ -214,7 +216,7 @@ class Flow:
 
     def _narrowed_for_later(self, place: Place, site: Site, value: Tensor) -> Tensor:
         """A value of one generation step: its fresh tokens, narrowed on all axes that do not count rows or tokens."""
-        if place.item in ("k", "v") and place.site.stack == "" and not place.site.name.startswith("cross."):
+        if self.fresh is not None and place.item in ("k", "v") and place.site.stack == "" and not place.site.name.startswith("cross."):
             value = value[:, -self.fresh :]  # keys and values of earlier steps come along from the cache
         return self._window(place, tuple((k, i) for k, i in site.select if k not in LATER), value).get(value)
 

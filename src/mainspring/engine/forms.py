@@ -7,6 +7,7 @@ changes no bit.
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 __all__ = [
@@ -233,8 +234,8 @@ class HeadShare(Form):
     projection: nn.Module
     heads: int
 
-    def weight(self) -> Tensor:
-        """[head, head_dim, d]. GPT-2's Conv1D keeps its weight input-first."""
+    def weight(self) -> Float[Tensor, "head head_dim d"]:
+        """Each head's part of the projection. GPT-2's Conv1D keeps its weight input-first."""
         weight = self.projection.weight
         assert isinstance(weight, Tensor)
         inward = weight if type(self.projection).__name__ == "Conv1D" else weight.T

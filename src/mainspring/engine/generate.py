@@ -88,7 +88,7 @@ Controller = Callable[[Step], Edit | Any | None]
 """Called between two tokens; returns the edits for what follows, or None to keep those in force."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Generation(Trace):
     """A finished generation: `tokens` [batch, prompt + new], `new_tokens` [batch, new], `text` the new text of each row.
 

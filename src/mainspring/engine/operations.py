@@ -212,8 +212,8 @@ def _drawn(
     edit: Edit, place: Place, whole: Tensor, given: Tensor, picks: Tensor, mine: Rows | None, theirs: Rows | None
 ) -> Tensor:
     """`given[picks]`, with the tokens of every row moved to where the receiving row has them."""
-    tokens = "pos" in place.axes and mine is not None and theirs is not None and whole.shape[1] == mine.width
-    if not tokens or (mine.uniform and theirs.uniform and not mine.padded and not theirs.padded):
+    tokens = "pos" in place.axes and mine is not None and whole.shape[1] == mine.width
+    if not tokens or mine is None or theirs is None or (mine.uniform and theirs.uniform and not mine.padded and not theirs.padded):
         taken = given[picks.to(given.device)]
         if taken.shape != whole.shape:
             raise ShapeMismatch(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from mainspring.windows import Window, compile_window
 __all__ = ["Atlas", "Plan", "as_sites", "make_plan"]
 
 
+@runtime_checkable
 class Atlas(Protocol):
     """What the engine needs to know of a model."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mainspring.errors import InputError
@@ -43,7 +44,7 @@ def logit_difference(answer: Any, distractor: Any, pos: Any = -1) -> Metric:
     """logit(answer) - logit(distractor) at `pos`. Tokens are one id for all rows, or one per row."""
     site = at.logits(pos=pos)
 
-    def measure(logits: Tensor, answer: Tensor, distractor: Tensor) -> Tensor:
+    def measure(logits: Float[Tensor, "row *rest vocab"], answer: Tensor, distractor: Tensor) -> Float[Tensor, "row *rest"]:
         return _pick(logits, answer) - _pick(logits, distractor)
 
     given = (("answer", torch.as_tensor(answer)), ("distractor", torch.as_tensor(distractor)))
@@ -54,7 +55,7 @@ def probability(answer: Any, pos: Any = -1) -> Metric:
     """The probability of a token at `pos`."""
     site = at.logits(pos=pos)
 
-    def measure(logits: Tensor, answer: Tensor) -> Tensor:
+    def measure(logits: Float[Tensor, "row *rest vocab"], answer: Tensor) -> Tensor:
         return _pick(logits.float().softmax(-1), answer)
 
     return Metric(f"probability of {answer}", (site,), measure, (("answer", torch.as_tensor(answer)),))
@@ -65,7 +66,7 @@ def kl_divergence(reference: Trace, pos: Any = -1) -> Metric:
     site = at.logits(pos=pos)
     held = reference[site] if site in reference else Values({site.bare: reference.logits}, reference.read.rows)[site]
 
-    def measure(logits: Tensor, goal: Tensor) -> Tensor:
+    def measure(logits: Float[Tensor, "row *rest vocab"], goal: Tensor) -> Tensor:
         found = logits.float().log_softmax(-1)
         return (goal.exp() * (goal - found)).sum(-1).expand(found.shape[:-1])
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from mainspring.models.report import folded
@@ -151,7 +152,7 @@ def _folded(indices: list[int]) -> str:
     text = folded(map(str, indices))
     if "," not in text:
         return text
-    steps = {b - a for a, b in zip(indices, indices[1:], strict=False)}
+    steps = {b - a for a, b in pairwise(indices)}
     if len(steps) == 1:
         return f"{indices[0]}:{indices[-1] + 1}:{steps.pop()}"
     return f"[{','.join(map(str, indices))}]"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mainspring.engine.generate import Controller
+    from mainspring.engine.edges.attribution import EdgeScores
+    from mainspring.engine.edges.graph import Graph
     from mainspring.engine.sweeps.sweep import Sweep
     from mainspring.models.listing import SiteTable
     from mainspring.models.report import Report
@@ -286,6 +288,52 @@ class Model:
                 plain=reason,
                 progress=report,
             )
+
+    # ---- edges ----
+
+    def graph(self) -> "Graph":
+        """The graph of this model's heads and MLPs; refused with the reason where the architecture has none."""
+        from mainspring.engine.edges.anatomy import anatomy_of
+
+        return anatomy_of(self).graph
+
+    def patch_edges(
+        self,
+        inputs: Any,
+        edges: Any,
+        other: Any = None,
+        *,
+        reference: Any = None,
+        over: tuple[str, ...] = ("batch", "pos"),
+        read: Reads = None,
+        spans: Mapping[str, Any] | None = None,
+    ) -> Trace:
+        """One forward pass in which `edges` carry what their senders add elsewhere, exactly; all other edges are untouched.
+
+        Args:
+            inputs: as for `run`.
+            edges: edges of `graph()`, their texts such as "layers.0.head.2 -> layers.1.head.3.q", or texts with wildcards.
+            other: where the other values come from: counterfactual inputs or a trace of them, "mean" (of `reference`) or "zero".
+            reference: what "mean" averages: inputs or a trace.
+            over: average over the batch and the tokens, or over the batch alone.
+            read: sites to keep.
+            spans: named stretches of tokens.
+        """
+        from mainspring.engine.edges.patch import patch_edges
+
+        return patch_edges(self, inputs, edges, other, reference=reference, over=over, read=read, spans=spans)
+
+    def attribute_edges(
+        self, inputs: Any, other: Any, metric: Any, *, steps: int = 0, reference: Any = None, spans: Mapping[str, Any] | None = None
+    ) -> "EdgeScores":
+        """By how much the metric would change if each edge alone carried its other value, to first order (EAP).
+
+        One forward and one backward pass for all edges. With `steps`, gradients are averaged over that many inputs between the
+        two (integrated gradients). `other` and `reference` are as for `patch_edges`.
+        """
+        from mainspring.engine.edges.attribution import attribute_edges
+
+        return attribute_edges(self, inputs, other, metric, steps=steps, reference=reference, spans=spans)
 
     # ---- what it offers ----
 

@@ -50,7 +50,9 @@ USUAL = {
 """Facts of a plain Llama; a case states what differs. `attn_scale` may be a tuple by layer. Scales multiply."""
 
 
-def decoder(name: str, model: str, config: str, settings: dict[str, Any], *, notes: str = "", gain: float = 1.2, **facts: Any) -> Case:
+def decoder(
+    name: str, model: str, config: str, settings: dict[str, Any], *, notes: str = "", gain: float = 1.2, **facts: Any
+) -> Case:
     """A causal model `hf.<model>` with `hf.<config>(**settings)`; `facts` are the differences from `USUAL`."""
     facts = {**USUAL, "tied": bool(settings.get("tie_word_embeddings", False)), **facts}
 
@@ -63,12 +65,27 @@ def decoder(name: str, model: str, config: str, settings: dict[str, Any], *, not
 # ---------------------------------------------------------------------------------------------------- GPT-2 and its age
 
 MHA = {"kv_heads": HEADS, "head_dim": D // HEADS, "attn_scale": (D // HEADS) ** -0.5, "gated": False}
-gpt2 = {"vocab_size": VOCAB, "n_embd": D, "n_layer": 3, "n_head": HEADS, "n_inner": FF, "n_positions": 64, "layer_norm_epsilon": 1e-2}
+gpt2 = {
+    "vocab_size": VOCAB,
+    "n_embd": D,
+    "n_layer": 3,
+    "n_head": HEADS,
+    "n_inner": FF,
+    "n_positions": 64,
+    "layer_norm_epsilon": 1e-2,
+}
 neox = {
     **IDS, "hidden_size": D, "num_hidden_layers": 3, "num_attention_heads": HEADS, "intermediate_size": FF, "layer_norm_eps": 1e-2,
     "max_position_embeddings": 64, "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}, "hidden_act": "gelu",
 }  # fmt: skip
-opt = {**IDS, "hidden_size": D, "num_hidden_layers": 3, "num_attention_heads": HEADS, "ffn_dim": FF, "max_position_embeddings": 64}
+opt = {
+    **IDS,
+    "hidden_size": D,
+    "num_hidden_layers": 3,
+    "num_attention_heads": HEADS,
+    "ffn_dim": FF,
+    "max_position_embeddings": 64,
+}
 OPT = {
     "layers": "model.decoder.layers", "embed": None, "final_norm": "model.decoder.final_layer_norm", "head": "lm_head",
     "attn": "self_attn", "attn_out": "self_attn.out_proj", "mlp": None, "mlp_out": "fc2",

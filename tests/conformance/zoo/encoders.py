@@ -8,7 +8,23 @@ from typing import Any
 import torch
 import transformers as hf
 
-from .case import BOS, LENGTHS, PAD, VOCAB, Case, Inputs, Side, collect, noise, pad_rows, positions, seeded, text, text_batch, tokens
+from .case import (
+    BOS,
+    LENGTHS,
+    PAD,
+    VOCAB,
+    Case,
+    Inputs,
+    Side,
+    collect,
+    noise,
+    pad_rows,
+    positions,
+    seeded,
+    text,
+    text_batch,
+    tokens,
+)
 
 D, HEADS, FF = 48, 4, 72
 SIZE = {"hidden_size": D, "num_hidden_layers": 3, "num_attention_heads": HEADS, "intermediate_size": FF}
@@ -22,7 +38,9 @@ IMAGE = {"image_size": 24, "patch_size": 6, "num_channels": 3}
 """16 patches."""
 
 
-def case(name: str, kind: str, model: str, config: Callable[[], Any], inputs: Any, batch: Any, notes: str = "", **facts: Any) -> Case:
+def case(
+    name: str, kind: str, model: str, config: Callable[[], Any], inputs: Any, batch: Any, notes: str = "", **facts: Any
+) -> Case:
     generates, gain = bool(facts.pop("generates", False)), facts.pop("gain", 1.2)
     build = lambda: seeded(lambda: getattr(hf, model)(config()), gain=gain)
     return Case(name, kind, build, inputs, batch, generates, {**FACTS, **facts}, notes)  # type: ignore[arg-type]
@@ -74,7 +92,12 @@ def dual(eos: int | None) -> tuple[Callable[[], Inputs], Callable[[Side], tuple[
     def batch(side: Side = "right") -> tuple[Inputs, list[Inputs]]:
         ids, images = [row(i) for i in range(3)], noise(2, 3, 24, 24)
         mask = pad_rows([torch.ones_like(x) for x in ids], side, 0)
-        padded = {"input_ids": pad_rows(ids, side, PAD), "attention_mask": mask, "position_ids": positions(mask), "pixel_values": images}
+        padded = {
+            "input_ids": pad_rows(ids, side, PAD),
+            "attention_mask": mask,
+            "position_ids": positions(mask),
+            "pixel_values": images,
+        }
         return padded, [{"input_ids": x, "pixel_values": images} for x in ids]
 
     return inputs, batch
@@ -97,7 +120,10 @@ def t5_inputs() -> Inputs:
 
 def t5_batch(side: Side = "right") -> tuple[Inputs, list[Inputs]]:
     """Sources padded on `side`; targets always on the right, as in training."""
-    sources, targets = [tokens(n, seed=100 + i) for i, n in enumerate(LENGTHS)], [tokens(n, seed=200 + i) for i, n in enumerate((7, 3, 5))]
+    sources, targets = (
+        [tokens(n, seed=100 + i) for i, n in enumerate(LENGTHS)],
+        [tokens(n, seed=200 + i) for i, n in enumerate((7, 3, 5))],
+    )
     padded = {
         "input_ids": pad_rows(sources, side, PAD),
         "attention_mask": pad_rows([torch.ones_like(x) for x in sources], side, 0),

@@ -26,7 +26,15 @@ def mamba(kind: str, *args: Any, **kwargs: Any) -> Case:
     return Case(case.name, kind, case.build, case.inputs, case.batch, case.generates, case.facts, case.notes)
 
 
-NO_ATTENTION = {"heads": None, "kv_heads": None, "head_dim": None, "mlp": None, "gated": None, "registry": False, "attn_scale": None}
+NO_ATTENTION = {
+    "heads": None,
+    "kv_heads": None,
+    "head_dim": None,
+    "mlp": None,
+    "gated": None,
+    "registry": False,
+    "attn_scale": None,
+}
 FH1 = {
     "embedding_multiplier": 3.0, "lm_head_multiplier": 0.4, "mlp_multipliers": [0.7, 1.4], "key_multiplier": 1.3,
     "attention_in_multiplier": 0.8, "attention_out_multiplier": 1.2, "ssm_in_multiplier": 1.1, "ssm_out_multiplier": 0.9,

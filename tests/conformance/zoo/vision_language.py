@@ -99,7 +99,9 @@ COUNT = (2, 1, 0)
 """Images in rows 0, 1 and 2."""
 
 
-def square(wrap: Callable[[tuple[int, int]], list[Part]], grid: tuple[int, int], first: bool = False) -> Callable[[int], list[Part]]:
+def square(
+    wrap: Callable[[tuple[int, int]], list[Part]], grid: tuple[int, int], first: bool = False
+) -> Callable[[int], list[Part]]:
     """A prompt with images among the text (`first`: before it), each wrapped in its special tokens."""
 
     def parts(i: int) -> list[Part]:
@@ -110,7 +112,9 @@ def square(wrap: Callable[[tuple[int, int]], list[Part]], grid: tuple[int, int],
     return parts
 
 
-def square_pixels(size: int, token_types: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Callable[[int, torch.Tensor], Inputs]:
+def square_pixels(
+    size: int, token_types: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> Callable[[int, torch.Tensor], Inputs]:
     def extra(i: int, ids: torch.Tensor) -> Inputs:
         out: Inputs = {"pixel_values": noise(COUNT[i], 3, size, size, seed=i)} if COUNT[i] else {}
         return out | ({"token_type_ids": token_types(ids)} if token_types else {})
@@ -207,11 +211,20 @@ PATCH = {"patch_size": 4, "temporal_patch_size": 2, "spatial_merge_size": 2, "in
 
 
 def qwen2_vl() -> hf.Qwen2VLConfig:
-    return hf.Qwen2VLConfig(text_config=WORDS, vision_config={**PATCH, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}, **QWEN)
+    return hf.Qwen2VLConfig(
+        text_config=WORDS, vision_config={**PATCH, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}, **QWEN
+    )
 
 
 def qwen2_5_vl() -> hf.Qwen2_5_VLConfig:
-    vision = {**PATCH, "hidden_size": 32, "out_hidden_size": 64, "intermediate_size": 40, "window_size": 16, "fullatt_block_indexes": [1]}
+    vision = {
+        **PATCH,
+        "hidden_size": 32,
+        "out_hidden_size": 64,
+        "intermediate_size": 40,
+        "window_size": 16,
+        "fullatt_block_indexes": [1],
+    }
     return hf.Qwen2_5_VLConfig(text_config=WORDS, vision_config=vision, tie_word_embeddings=True, **QWEN)
 
 
@@ -225,7 +238,9 @@ def qwen3_vl() -> hf.Qwen3VLConfig:
 
 WIDE = {"d_model": 64, "head_dim": 16, "attn_scale": 0.25, "mrope": True}
 ROPE_STATE = "model.rope_deltas is state that a run leaves behind."
-QWEN_PATHS = paths("model.language_model", "model.visual.blocks", "model.visual.merger", vision_attn="attn", vision_attn_out="attn.proj")
+QWEN_PATHS = paths(
+    "model.language_model", "model.visual.blocks", "model.visual.merger", vision_attn="attn", vision_attn_out="attn.proj"
+)
 SIGLIP = {"vision_attn": "self_attn", "vision_attn_out": "self_attn.out_proj"}
 
 CASES = collect(

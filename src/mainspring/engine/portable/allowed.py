@@ -38,7 +38,7 @@ _softmax _log_softmax native_layer_norm _fused_rms_norm
 _PRODUCTS = "mm bmm mv dot addmm baddbmm addmv vdot outer"
 _SHAPES = """
 view _unsafe_view reshape view_copy permute permute_copy transpose.int t squeeze squeeze.dim squeeze.dims unsqueeze expand expand_copy
-repeat roll flip cat stack select.int select_copy.int slice.Tensor slice_copy.Tensor select_scatter slice_scatter diagonal diagonal_scatter
+repeat roll flip cat stack select.int select_copy.int slice.Tensor slice_copy.Tensor select_scatter slice_scatter diagonal
 diag_embed narrow split_with_sizes split_with_sizes_copy tril triu squeeze_copy.dim unsqueeze_copy diagonal_copy
 squeeze_copy squeeze_copy.dims transpose_copy.int t_copy
 """
@@ -155,6 +155,18 @@ def _embedding(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> N
     _in_range(name, args[1], args[0].shape[0])
 
 
+def _axis(position: int) -> Callable[..., None]:
+    """For operations whose shape rule on meta tensors does not look at `dim`, though their kernel does."""
+
+    def guard(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        axis = args[position] if len(args) > position else kwargs.get("dim", 0)
+        rank = max(args[0].ndim, 1) if args and isinstance(args[0], Tensor) else 0
+        if isinstance(axis, bool) or not isinstance(axis, int) or not -rank <= axis < rank:
+            raise UnsafeShape(f"{name}: dim={axis!r} does not fit")
+
+    return guard
+
+
 def _division(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     if kwargs.get("rounding_mode") == "trunc" and not any(isinstance(a, Tensor) and a.is_floating_point() for a in args):
         raise UnsafeShape(f'{name} with rounding_mode="trunc" needs a floating point tensor')
@@ -173,6 +185,13 @@ _GUARDS: dict[str, Callable[..., None]] = {
     "aten.index.Tensor": _many,
     "aten.index_put.default": _many,
     "aten.embedding.default": _embedding,
+    "aten._softmax.default": _axis(1),
+    "aten._log_softmax.default": _axis(1),
+    "aten.sort.default": _axis(1),
+    "aten.sort.stable": _axis(2),
+    "aten.argsort.default": _axis(1),
+    "aten.select_scatter.default": _axis(2),
+    "aten.slice_scatter.default": _axis(2),
     "aten.div.Tensor_mode": _division,
     "aten.div.Scalar_mode": _division,
 }

@@ -7,6 +7,8 @@ again. `fork` counts layers; the number of layers itself means "after the last l
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from mainspring.edits import Edit, Edits
 from mainspring.engine.plan import Atlas, concrete
 from mainspring.rows import Rows
@@ -95,7 +97,7 @@ def _one(edit: Edit, row: int, batch: int) -> Edit:
     for key, value in edit.params:
         if isinstance(value, Trace) and key == "source" and value.rows.batch == batch and edit["row"] is None:
             value = value.row(row)
-        elif hasattr(value, "ndim") and key in ("value", "where"):
+        elif isinstance(value, Tensor) and key in ("value", "where"):
             rank = len(site.axes or ()) - sum(isinstance(i, int) for _, i in site.select)
             if value.ndim == rank and value.shape[0] == batch:
                 value = value[row : row + 1]

@@ -71,7 +71,7 @@ def base_run(atlas: Atlas, kwargs: Mapping[str, Any], rows: Mapping[str, Rows], 
         if looks.columns is not None:
             given["logits_to_keep"] = looks.columns
         output = atlas.module(**given)
-    keys = [(layer.keys, layer.values) for layer in cache.layers]
+    keys: list[tuple[Tensor, Tensor]] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[misc]
     found = {site: values[-1] for site, values in flow.kept.items()}
     return Base(kwargs, rows, list(entered), keys, found, getattr(output, "logits", None))
 

@@ -118,8 +118,11 @@ def _refused(seen: Seen, stack: str, layer: int | None, *names: str) -> Outcome 
     return None
 
 
-def residual(seen: Seen, stack: str, layer: int) -> Outcome:
-    """Verdict, error and note: whether the stream after a layer is the stream before it with what its sublayers add."""
+def residual(seen: Seen, stack: str, layer: int, written: str = "") -> Outcome:
+    """Verdict, error and note: whether the stream after a layer is the stream before it with what its sublayers add.
+
+    Where `written` is resid_mid, only what follows it must still hold.
+    """
     tower = seen.model.atlas.towers[stack]
     module, table = tower.layers[layer], tower.stack
     if missing := _refused(seen, stack, layer, "resid_pre", "resid_post"):
@@ -143,7 +146,9 @@ def residual(seen: Seen, stack: str, layer: int) -> Outcome:
         before, after = (normed, before) if table.residual == "normed" else (before, normed)
     errors, notes, unknown = [], [], []
     if mid is not None:
-        if mixers:
+        if written == "resid_mid":
+            pass
+        elif mixers:
             found = after(before(pre, 0) + sum(mixers.values()), 0)
             errors.append(_at(seen, stack, layer, found, mid))
             notes.append(f"resid_mid is not resid_pre with {' + '.join(f'{m}.add' for m in mixers)}")

@@ -192,9 +192,9 @@ def _writes(bench: Bench, sites: list[Site], values: Mapping[Site, Tensor], plai
             complaint = "" if error <= bench.tol else "reads back as something else"
             if torch.equal(answer(trace), reference):
                 complaint = "the output does not depend on it"
-            if site.name.startswith("resid_") and not complaint and isinstance(site.layers, int):
+            if site.name in ("resid_pre", "resid_mid") and not complaint and isinstance(site.layers, int):
                 seen = Seen(bench.model, _with_aliases(bench, trace), bench.places, bench.refusals, trace.read.rows, bench.tol)
-                verdict, _, note = residual(seen, site.stack, site.layers)
+                verdict, _, note = residual(seen, site.stack, site.layers, site.name)
                 complaint = f"afterwards {note}" if verdict == "failed" else ""
             found[site] = (error, complaint)
         except Exception as problem:

@@ -1,0 +1,1 @@
+"""Edges between components: exact patching in one forward pass, attribution by gradient, circuits."""
