@@ -33,6 +33,7 @@ coverage: $(READY)  ## line coverage of the vocabulary, the engine and the model
 bench: $(READY)  ## overhead, side by side with peers, in environments of their own
 	$(BIN)/python benchmarks/overhead.py
 
+docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(READY)
 	$(BIN)/mkdocs build --strict
 

@@ -90,8 +90,9 @@ def test_every_public_name_is_in_the_api(name):
 def test_the_api_names_only_what_there_is():
     for path in re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE):
         module, _, name = path.rpartition(".")
-        __import__(path if path in ("mainspring.errors", "mainspring.models.maps") else module)
-        assert path in sys.modules or hasattr(sys.modules[module], name), path
+        __import__(module)
+        if not hasattr(sys.modules[module], name):
+            __import__(path)  # a module
 
 
 def error_classes():

@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mainspring import errors as errors
     from mainspring import measure as measure
-    from mainspring.edits import Edit as Edit, Edits as Edits
-    from mainspring.models.load import load as load, wrap as wrap
+    from mainspring.edits import Edit as Edit
+    from mainspring.edits import Edits as Edits
+    from mainspring.models.load import load as load
+    from mainspring.models.load import wrap as wrap
     from mainspring.models.model import Model as Model
     from mainspring.selectors import span as span
-    from mainspring.sites import Site as Site, at as at, parse_site as parse_site
-    from mainspring.storage import load_edits as load_edits, save_edits as save_edits
+    from mainspring.sites import Site as Site
+    from mainspring.sites import at as at
+    from mainspring.sites import parse_site as parse_site
+    from mainspring.storage import load_edits as load_edits
+    from mainspring.storage import save_edits as save_edits
     from mainspring.trace import Trace as Trace
 
 __version__ = "0.1.0"

@@ -260,7 +260,7 @@ def _show(key: str, value: Any) -> str:
         if value.ndim == 0:
             return f"{value.item():.4g}"
         return f"{key}=Tensor[{', '.join(map(str, value.shape))}]"
-    if callable(value):
+    if key == "fn":
         return getattr(value, "__name__", type(value).__name__)
     if isinstance(value, float):
         return f"{value:.6g}" if key == "value" else f"{key}={value:.6g}"

@@ -58,7 +58,7 @@ class Site(EditVerbs):
         chosen = dict(self.select)
         for key, value in selectors.items():
             if key not in _ORDER:
-                raise SelectorError(f"{self} has no selector {key!r}{nearest(key, _ORDER)}; selectors are {', '.join(_ORDER)}")
+                raise SelectorError(f"there is no selector {key!r} (there are {', '.join(_ORDER)}){nearest(key, _ORDER)}")
             if value is None:
                 chosen.pop(key, None)
             else:

@@ -7,6 +7,7 @@ are indexed row by row.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ def compile_window(
     *,
     start: int = 0,
     final: bool = True,
-    name: str = "site",
+    name: Any = "site",
 ) -> Window:
     """The window of `select` on a tensor of `shape` with named `axes`.
 
@@ -164,7 +165,7 @@ def _assemble(picks: list, shape: tuple[int, ...], ragged: bool, empty: bool) ->
     return Window(result, mesh=tuple(mesh), squeeze=tuple(squeeze), hit=hit, ragged=ragged, empty=empty)
 
 
-def _axis(key: str, axes: tuple[str, ...], name: str) -> int:
+def _axis(key: str, axes: tuple[str, ...], name: Any) -> int:
     wanted = {"dim": ("dim", "head_dim"), "step": ("pos", "query"), "row": ("batch",)}.get(key, (key,))
     for axis in wanted:
         if axis in axes:
@@ -177,7 +178,7 @@ def _axis(key: str, axes: tuple[str, ...], name: str) -> int:
     raise SelectorError(f"{name} has no {key} axis (its axes are {', '.join(axes)}){hint}")
 
 
-def _pick(index: Index, size: int, key: str, name: str) -> int | slice | list[int]:
+def _pick(index: Index, size: int, key: str, name: Any) -> int | slice | list[int]:
     if isinstance(index, Span | PerRow):
         raise SelectorError(f"{name}: {key}={index} is only for token positions")
     if isinstance(index, Slice):
@@ -193,7 +194,7 @@ def _pick(index: Index, size: int, key: str, name: str) -> int | slice | list[in
     return resolved[0] if isinstance(index, int) else _compact(resolved)
 
 
-def _rowwise(indices: tuple[int, ...], batch_rows: list[int], size: int, key: str, name: str) -> tuple[Tensor, None, bool]:
+def _rowwise(indices: tuple[int, ...], batch_rows: list[int], size: int, key: str, name: Any) -> tuple[Tensor, None, bool]:
     if len(indices) <= max(batch_rows):
         raise SelectorError(f"{name}: {key}= has {len(indices)} entries, one is needed for each row of the batch")
     chosen = [indices[r] for r in batch_rows]

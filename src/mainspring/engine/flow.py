@@ -234,7 +234,7 @@ class Flow:
         # the constant is laid out in columns, so here the token axis is addressed as it stands
         layouts = {a: self.rows[stack] for a, stack in place.rows_of.items() if stack in self.rows and a != "pos"}
         select = (*operation.select, ("pos", Slice(0, columns)))
-        return compile_window(select, place.axes, tuple(value.shape), layouts, name=str(place.site))
+        return compile_window(select, place.axes, tuple(value.shape), layouts, name=place.site)
 
     def _first_column(self, place: Place, value: Tensor, axis: int) -> int:
         if self.fresh is None or place.site.stack != "":
@@ -254,7 +254,7 @@ class Flow:
         token = next((i for i, a in enumerate(axes) if a in ("pos", "query")), None)
         start = 0 if token is None else self._first_column(place, value, token)
         return compile_window(
-            select, axes, tuple(value.shape), layouts, start=start, final=self.fresh is None, name=str(place.site)
+            select, axes, tuple(value.shape), layouts, start=start, final=self.fresh is None, name=place.site
         )
 
 

@@ -16,10 +16,11 @@ from mainspring.engine.places import Place
 from mainspring.errors import DtypeMismatch, EditError, PositionError, ShapeMismatch
 from mainspring.rows import Rows
 from mainspring.selectors import PerRow, Slice
+from mainspring.sites import Site
 from mainspring.trace import Trace
 from mainspring.windows import Window, compile_window
 
-__all__ = ["Operation", "prepare"]
+__all__ = ["Operation", "narrowed_shape", "prepare", "require_steps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +38,15 @@ class Operation:
 
 
 def prepare(
-    edit: Edit, place: Place, rows: Mapping[str, Rows], batch: int | None, dtype: torch.dtype, device: torch.device
+    edit: Edit,
+    place: Place,
+    rows: Mapping[str, Rows],
+    shape: list[int | None] | None,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Operation:
-    """The operation of `edit` at `place`; raises a typed error for a constant that cannot fit."""
-    select, known = edit.site.select, _narrowed_shape(edit, place, rows, batch)
-    make = _MAKERS[edit.op]
-    return make(edit, place, rows, select, known, dtype, device)
+    """The operation of `edit` at `place`, whose selection has `shape`; raises a typed error for a constant that cannot fit."""
+    return _MAKERS[edit.op](edit, place, rows, edit.site.select, shape, dtype, device)
 
 
 def _constant(edit: Edit, value: Any, shape: list[int | None] | None, dtype: torch.dtype, device: torch.device) -> Any:
@@ -67,11 +71,11 @@ def _fits(shape: tuple[int, ...], target: list[int | None]) -> bool:
     return all(n == 1 or m is None or n == m for n, m in zip(reversed(shape), reversed(target), strict=False))
 
 
-def _narrowed_shape(edit: Edit, place: Place, rows: Mapping[str, Rows], batch: int | None) -> list[int | None] | None:
+def narrowed_shape(site: Site, place: Place, rows: Mapping[str, Rows], batch: int | None) -> list[int | None] | None:
     """The shape of the selection, None where only the run can tell."""
     if not place.axes:
         return None
-    chosen, shape = dict(edit.site.select), []
+    chosen, shape = dict(site.select), []
     token = {axis: rows.get(stack) for axis, stack in place.rows_of.items()}
     for axis in place.axes:
         keys = {"pos": ("pos", "step"), "query": ("query", "step"), "dim": ("dim",), "head_dim": ("dim",), "batch": ("row",)}
@@ -145,19 +149,31 @@ def _ablate(
             f"{edit} mixes attention weights of texts of different length; give texts of one length, or use patch or scale"
         )
     given = None if source is None else source[edit.site.bare].to(device=device, dtype=dtype)
+    # values of a trace cover the tokens of the prompt; in a generation later tokens stay as they are
+    prompt = mine.width if mine is not None and given is not None and "pos" in place.axes else None
+
+    covers = None if any(key in ("pos", "step") for key, _ in select) else prompt
+
+    def laid(window: Window, whole: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+        if prompt is None or whole.shape[1] <= prompt:
+            return window.get(make(whole))
+        return window.get(torch.cat([make(whole[:, :prompt]), whole[:, prompt:]], dim=1))
+
     if kind == "mean":
         known = None if given is None else _mean(given, place.axes, theirs, edit["over"])
 
         def from_mean(v: Tensor, whole: Tensor, window: Window) -> Tensor:
             layout = mine if mine is not None and "pos" in place.axes and whole.shape[1] == mine.width else None
             mean = _mean(whole, place.axes, layout, edit["over"]) if known is None else known
-            return window.get(_stretch(mean, whole, layout, edit))
+            if prompt is None or mean.shape[1] == 1:
+                return window.get(_stretch(mean, whole, layout, edit))
+            return laid(window, whole, lambda part: _stretch(mean, part, mine, edit))
 
-        return Operation(edit, select, from_mean)
-    generator = torch.Generator().manual_seed(edit["seed"])
+        return Operation(edit, select, from_mean, covers if known is not None and known.shape[1] > 1 else None)
 
     def from_draw(v: Tensor, whole: Tensor, window: Window) -> Tensor:
-        n = whole.shape[0]
+        # drawn anew from the same seed at every place and step, so that all of them see the same exchange of rows
+        generator, n = torch.Generator().manual_seed(edit["seed"]), whole.shape[0]
         if given is not None:
             picks = torch.randint(len(given), (n,), generator=generator)
         elif n < 2:
@@ -167,9 +183,9 @@ def _ablate(
             order = torch.randperm(n, generator=generator)
             picks = torch.empty(n, dtype=torch.long)
             picks[order] = order.roll(shift)  # a shift along a random cycle: no row draws itself
-        return window.get(_drawn(edit, place, whole, whole if given is None else given, picks, mine, theirs))
+        return laid(window, whole, lambda part: _drawn(edit, place, part, part if given is None else given, picks, mine, theirs))
 
-    return Operation(edit, select, from_draw)
+    return Operation(edit, select, from_draw, covers)
 
 
 def _stack(place: Place) -> str:

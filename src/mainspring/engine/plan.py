@@ -1,6 +1,6 @@
 """From what a user asks for to the points that a run touches. Everything impossible is refused here, before any forward pass."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from mainspring.edits import Edits
 from mainspring.engine.flow import Point
-from mainspring.engine.operations import prepare, require_steps
+from mainspring.engine.operations import narrowed_shape, prepare, require_steps
 from mainspring.engine.places import Place
 from mainspring.errors import NotRecorded, PositionError, SelectorError, SiteError, SiteRefused
 from mainspring.rows import Rows
@@ -91,15 +91,58 @@ def make_plan(
     generating: bool = False,
 ) -> Plan:
     """Resolve reads and edits on a model for inputs of known layout."""
-    if not edits and not generating and not any(site.select for site in reads):
-        # without edits and selectors a plan does not depend on the inputs
-        key = (reads, until)
-        if key not in atlas.plans:
-            if len(atlas.plans) >= 256:
-                atlas.plans.clear()
-            atlas.plans[key] = _planned(atlas, reads, edits, rows, batch, until, generating)
-        return atlas.plans[key]
-    return _planned(atlas, reads, edits, rows, batch, until, generating)
+    layout = _layout(rows)
+    if edits or generating or layout is None:
+        return _planned(atlas, reads, edits, rows, batch, until, generating)
+    # without edits a plan depends on the layout of the inputs alone
+    return _remembered(
+        atlas, (reads, until, batch, layout), lambda: _planned(atlas, reads, edits, rows, batch, until, generating)
+    )
+
+
+def _layout(rows: Mapping[str, Rows]) -> tuple[Any, ...] | None:
+    """What plans depend on, as a key; None where spans make it not worth remembering."""
+    if any(r.spans for r in rows.values()):
+        return None
+    return tuple((stack, r.lengths, r.offsets, r.width) for stack, r in rows.items())
+
+
+def _remembered(atlas: Atlas, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """`make()`, kept with the model for the next request of the same form."""
+    found = atlas.plans.get(key)
+    if found is None:
+        if len(atlas.plans) >= 512:
+            for old in [k for k in atlas.plans if isinstance(k, tuple)]:
+                del atlas.plans[old]
+        found = atlas.plans[key] = make()
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """One place that a site names, and the shape of its selection there (None: only the run can tell)."""
+
+    site: Site
+    place: Place
+    shape: list[int | None] | None
+
+
+def _aims(
+    atlas: Atlas, site: Site, rows: Mapping[str, Rows], batch: int | None, generating: bool, windows: dict[Any, Window]
+) -> list[Aim]:
+    """The places that a site names, its selectors checked at each; `windows` receives the compiled selections."""
+
+    def find() -> tuple[list[Aim], dict[Any, Window]]:
+        found, compiled = [], {}
+        for single, place in concrete(atlas, site):
+            check_selectors(single, place, rows, batch, generating, compiled)
+            found.append(Aim(single, place, narrowed_shape(single, place, rows, batch)))
+        return found, compiled
+
+    layout = _layout(rows)
+    aims, compiled = find() if layout is None else _remembered(atlas, (site, batch, layout, generating), find)
+    windows.update(compiled)
+    return aims
 
 
 def _planned(
@@ -120,25 +163,24 @@ def _planned(
         return points.setdefault(id(place), Point(place))
 
     for site in reads:
-        for single, place in concrete(atlas, site):
-            check_selectors(single, place, rows, batch, generating, windows)
-            at_place = point(place)
-            if single not in at_place.reads:
-                at_place.reads.append(single)
-                wanted.append(single)
-            last.append((single.stack or "main", _depth_of(single)))
+        for aim in _aims(atlas, site, rows, batch, generating, windows):
+            at_place = point(aim.place)
+            if aim.site not in at_place.reads:
+                at_place.reads.append(aim.site)
+                wanted.append(aim.site)
+            last.append((aim.site.stack or "main", _depth_of(aim.site)))
     deepest_read = _deepest(last)
     edited: list[tuple[str, int | None]] = []
     for index, edit in enumerate(edits):
         if not generating:
             require_steps(edit)
-        for single, place in concrete(atlas, edit.site):
+        for aim in _aims(atlas, edit.site, rows, batch, generating, windows):
+            place, here = aim.place, edit if edit.site is aim.site else edit.at(aim.site)
             if place.read_only:
-                raise SiteRefused(f"{single} can be read but not edited: {place.read_only}", place.read_only)
-            check_selectors(single, place, rows, batch, generating, windows)
-            operation = prepare(edit.at(single), place, rows, batch, atlas.dtype, atlas.device)
+                raise SiteRefused(f"{aim.site} can be read but not edited: {place.read_only}", place.read_only)
+            operation = prepare(here, place, rows, aim.shape, atlas.dtype, atlas.device)
             point(place).operations.append((index, operation))
-            edited.append((single.stack or "main", _depth_of(single)))
+            edited.append((aim.site.stack or "main", _depth_of(aim.site)))
     stop, name = _stop(atlas, until, deepest_read, _deepest(edited) if edited else -1, bool(reads), reads)
     return Plan(tuple(points.values()), edits, tuple(wanted), stop, name, windows)
 
@@ -204,7 +246,7 @@ def check_selectors(
         shape.append(size)
     key = (tuple(select.items()), place.axes, tuple(shape), place.counts)
     if key not in windows:
-        windows[key] = compile_window(key[0], place.axes, key[2], layouts, final=not generating, name=str(site))
+        windows[key] = compile_window(key[0], place.axes, key[2], layouts, final=not generating, name=site)
 
 
 def attention_configs(points: Sequence[Point]) -> list[Any]:

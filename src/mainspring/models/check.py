@@ -178,7 +178,7 @@ def _tokens(model: "Model", length: int, seed: int) -> Tensor:
     return usable[picks].to(model.device)
 
 
-def _special(config: Mapping[str, Any]) -> set[int]:
+def _special(config: Mapping[Any, Any]) -> set[int]:
     found: set[int] = set()
     for key, value in config.items():
         if isinstance(value, Mapping):

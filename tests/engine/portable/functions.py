@@ -10,7 +10,13 @@ from torch import nn
 from engine.tiny import noise
 
 D, F_SAE, H, DH = 24, 60, 4, 6
-RESID, HEADS, SCORES, NEURONS, ONE = ("batch", "pos", D), ("batch", "pos", H, DH), ("batch", H, "query", "key"), ("batch", "pos", 36), ("batch", D)
+RESID, HEADS, SCORES, NEURONS, ONE = (
+    ("batch", "pos", D),
+    ("batch", "pos", H, DH),
+    ("batch", H, "query", "key"),
+    ("batch", "pos", 36),
+    ("batch", D),
+)
 
 
 def table(dtype):

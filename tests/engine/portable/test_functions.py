@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from engine.portable.functions import NAMES, RESID, table
 from engine.tiny import noise
-
 from mainspring.engine.portable.allowed import ALLOWED, FORBIDDEN, call, overload
 from mainspring.engine.portable.export import export
 from mainspring.engine.portable.graphs import Graph
@@ -64,7 +64,7 @@ def test_gradients_pass_through_a_graph():
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-# ---- what cannot travel ---------------------------------------------------------------------------------------------------------
+# ---- what cannot travel -------------------------------------------------------------------------------------------------------
 
 LIST, COUNT = [], 0
 
@@ -102,7 +102,7 @@ def collects(v):
 
 
 def opens(v):
-    open("somewhere")
+    open("somewhere")  # noqa: SIM115
     return v
 
 
@@ -205,7 +205,7 @@ def test_what_depends_on_constants_only_is_computed_beforehand():
     assert all("qr" not in n.op for n in graph.nodes)
 
 
-# ---- the allow-list -------------------------------------------------------------------------------------------------------------
+# ---- the allow-list -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_allow_list_is_pure():
@@ -270,7 +270,9 @@ def test_shapes_on_meta_refuse_every_axis_that_the_kernel_refuses():
             elif a.has_default_value() or a.kwarg_only:
                 break
             else:
-                made = [tensor, tensor] if "List[Tensor]" in kind else tensor if "Tensor" in kind else [1] if "List" in kind else 1
+                made = (
+                    [tensor, tensor] if "List[Tensor]" in kind else tensor if "Tensor" in kind else [1] if "List" in kind else 1
+                )
                 found.append(made)
         return tuple(found)
 

@@ -6,10 +6,10 @@ import json
 import random
 
 import torch
-from engine.tiny import BUILD, WIDTH, ids, noise
 from hypothesis import strategies as st
 
 import mainspring as ms
+from engine.tiny import BUILD, WIDTH, ids, noise
 from mainspring import at
 from mainspring.engine.portable import Answer, Measure, Request
 from mainspring.selectors import PerRow, Slice, span
@@ -47,19 +47,22 @@ def graph_request():
         TOKENS,
         read=[at.layers[:].resid_post, "layers.1.attn.z(head=2)"],
         edits=[
-            at.layers[1].resid_post.apply(keep_norm), at.layers[0].attn.z(head=[0, 2]).apply(gate),
-            at.layers[2].attn.scores.apply(lambda s: s / 2), at.layers[0].mlp.out(pos=-1).apply(torch.tanh),
-            at.layers[1].mlp.out(pos=span("name").last).add(direction), at.layers[2].resid_post(row=0).patch(trace(), row=1, pos=2),
+            at.layers[1].resid_post.apply(keep_norm),
+            at.layers[0].attn.z(head=[0, 2]).apply(gate),
+            at.layers[2].attn.scores.apply(lambda s: s / 2),
+            at.layers[0].mlp.out(pos=-1).apply(torch.tanh),
+            at.layers[1].mlp.out(pos=span("name").last).add(direction),
+            at.layers[2].resid_post(row=0).patch(trace(), row=1, pos=2),
         ],
         grad_of=Measure(at.logits, mean_logit),
         until="end",
         original=True,
         spans={"name": [(1, 3), (2, 6)]},
-    )  # fmt: skip
+    )
     return request.exported(model())
 
 
-# ---- strategies -----------------------------------------------------------------------------------------------------------------
+# ---- strategies ---------------------------------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 names = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=8)
@@ -115,9 +118,15 @@ def edits(draw):
             return site.clamp(low, 1e7) if low is None or draw(st.booleans()) else site.clamp(low)
         case 8:
             return draw(
-                st.sampled_from([site.patch(row=0), site.patch(pos=-1), at.layers[1].resid_post.patch(trace()),
-                                 at.layers[0].resid_pre.patch(trace(), site=at.layers[1].resid_post(pos=0), row=1)])
-            )  # fmt: skip
+                st.sampled_from(
+                    [
+                        site.patch(row=0),
+                        site.patch(pos=-1),
+                        at.layers[1].resid_post.patch(trace()),
+                        at.layers[0].resid_pre.patch(trace(), site=at.layers[1].resid_post(pos=0), row=1),
+                    ]
+                )
+            )
         case _:
             where = at.layers[draw(st.integers(0, 2))].attn.scores
             return where.mask(noise(7, 7) > 0) if draw(st.booleans()) else where(head=1, key=draw(positions)).mask()
@@ -138,7 +147,11 @@ metrics = st.one_of(
     st.none(),
     sites(),
     st.builds(
-        Answer, st.lists(st.integers(0, 39), min_size=1, max_size=2).map(tuple), st.none() | st.just((1,)), st.integers(-3, 2), st.booleans()
+        Answer,
+        st.lists(st.integers(0, 39), min_size=1, max_size=2).map(tuple),
+        st.none() | st.just((1,)),
+        st.integers(-3, 2),
+        st.booleans(),
     ),
 )
 
@@ -157,21 +170,79 @@ def requests(draw):
     options = draw(
         st.fixed_dictionaries(
             {"max_new_tokens": st.integers(1, 99)},
-            optional={"temperature": st.floats(0.1, 3), "top_p": st.floats(0.1, 1), "top_k": st.integers(1, 9), "seed": st.integers(0, 99)},
+            optional={
+                "temperature": st.floats(0.1, 3),
+                "top_p": st.floats(0.1, 1),
+                "top_k": st.integers(1, 9),
+                "seed": st.integers(0, 99),
+            },
         )
     )
     return Request.generate(draw(inputs), stop=draw(st.none() | st.just((3, 4))), **shared, **options)
 
 
-# ---- mutations ------------------------------------------------------------------------------------------------------------------
+# ---- mutations ----------------------------------------------------------------------------------------------------------------
 
 STRANGE = [
-    None, True, False, 0, 1, -1, 2**31, 2**62, 2**63 - 1, -(2**63), 10**30, 1.5, -0.0, 1e308, float("nan"), float("inf"), "", "t0", "t9",
-    "../../etc/passwd", "/etc/passwd", "layers.*.resid_post", "aten.add.Tensor", "aten.as_strided.default", "os.system", "__import__",
-    "a" * 5000, "\u202e", "\ud800", "\u0663", "１", [], {}, [[]], {"tensor": "t0"}, {"node": 0}, {"node": 99}, {"tensor": "t0", "node": 0},
-    {"graph": 0}, {"trace": 5}, [0] * 50, {"float": "inf"}, {"float": "nan"}, "nan", "batch", ["batch"] * 9, 9007199254740993, "size",
-    "number.mul", "number.pow", "aten.repeat.default", "aten.expand.default", "aten.full.default", "aten.arange.start", 7, 24, 25, 40,
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2**31,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+    10**30,
+    1.5,
+    -0.0,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "t0",
+    "t9",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "layers.*.resid_post",
+    "aten.add.Tensor",
+    "aten.as_strided.default",
+    "os.system",
+    "__import__",
+    "a" * 5000,
+    "\u202e",
+    "\ud800",
+    "\u0663",
+    "１",
+    [],
+    {},
+    [[]],
+    {"tensor": "t0"},
+    {"node": 0},
+    {"node": 99},
+    {"tensor": "t0", "node": 0},
+    {"graph": 0},
+    {"trace": 5},
+    [0] * 50,
+    {"float": "inf"},
+    {"float": "nan"},
+    "nan",
+    "batch",
+    ["batch"] * 9,
+    9007199254740993,
+    "size",
+    "number.mul",
+    "number.pow",
+    "aten.repeat.default",
+    "aten.expand.default",
+    "aten.full.default",
+    "aten.arange.start",
+    7,
+    24,
+    25,
+    40,
+]
 
 
 def places(value, path=()):

@@ -8,7 +8,7 @@ layer, through its norm alone, and adds to it. Where it does not, edges have no 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from mainspring.sites import Site
 __all__ = ["Anatomy", "Layer", "Link", "Runner", "anatomy_of", "arguments"]
 
 
+@runtime_checkable
 class Runner(Protocol):
     """What is needed of a model."""
 
@@ -130,9 +131,12 @@ def _observe(model: Runner) -> Anatomy:
         raise _refusal("this model does not take tokens")
     tokens = (torch.arange(3, 15) * 7 % size).reshape(2, 6).tolist()
     prepared = model.prepare(tokens)
+    plan = make_plan(atlas, tuple(read), Edits(), prepared.rows, batch=prepared.batch, until="end")
     with _watching(atlas.module) as watched:
-        plan = make_plan(atlas, tuple(read), Edits(), prepared.rows, batch=prepared.batch, until="end")
-        trace = execute(atlas, arguments(model, prepared), plan, prepared.rows, batch=prepared.batch)
+        try:
+            trace = execute(atlas, arguments(model, prepared), plan, prepared.rows, batch=prepared.batch)
+        except (AttributeError, TypeError, ValueError) as error:  # what models say when they miss an image, or another stream
+            raise _refusal(f"this model does not run on text alone ({error})") from error
     names = {m: name for name, m in atlas.module.named_modules()}
     layers = tuple(_layer(atlas, i, watched, trace, names) for i in range(depth))
     heads = {trace[Site("attn.z", i)].shape[2] for i in range(depth)}

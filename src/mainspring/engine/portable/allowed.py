@@ -1,13 +1,14 @@
 """The allow-list: the ATen operations that a graph may use, and what each must satisfy before it touches memory.
 
-On the list: pure functions of their arguments whose result is bounded by shapes known beforehand. Not on it: anything random, in place,
-with a result whose shape depends on values, that reads files or devices, and kernels that trust their arguments (group and batch norm,
-strided views), or that shows uninitialised memory. Two hazards of allowed operations are closed here: an index out of range (on a GPU it would kill the process), and
-integer division that truncates (the smallest integer divided by -1 stops the process with SIGFPE).
+On the list: pure functions of their arguments whose result is bounded by shapes known beforehand. Not on it: anything random,
+in place, with a result whose shape depends on values, that reads files or devices, and kernels that trust their arguments
+(group and batch norm, strided views), or that shows uninitialised memory. Two hazards of allowed operations are closed here: an
+index out of range (on a GPU it would kill the process), and integer division that truncates (the smallest integer divided by -1
+stops the process with SIGFPE).
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,36 +19,37 @@ from mainspring.errors import UnknownOperation, UnsafeShape, nearest
 __all__ = ["ALLOWED", "DTYPES", "FORBIDDEN", "WORDS", "call", "overload", "work"]
 
 _ELEMENTWISE = """
-abs acos acosh asin asinh atan atanh bitwise_not ceil clone cos cosh erf erfc exp exp2 expm1 floor isinf isnan isfinite log log10 log1p
-log2 logical_not neg reciprocal relu relu6 round rsqrt sgn sigmoid sign sin sinh sqrt square tan tanh trunc alias detach gelu silu
-hardsigmoid hardswish hardtanh elu leaky_relu softplus mish log_sigmoid_forward lift_fresh_copy nan_to_num celu selu
-add.Tensor add.Scalar sub.Tensor sub.Scalar mul.Tensor mul.Scalar div.Tensor div.Scalar div.Tensor_mode div.Scalar_mode rsub.Scalar
-rsub.Tensor remainder.Scalar remainder.Tensor fmod.Scalar fmod.Tensor pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar atan2 hypot
-maximum minimum fmax fmin clamp clamp.Tensor clamp_min clamp_max clamp_min.Tensor clamp_max.Tensor copysign.Tensor lerp.Scalar
-lerp.Tensor addcmul addcdiv threshold xlogy.Tensor
-eq.Scalar eq.Tensor ne.Scalar ne.Tensor lt.Scalar lt.Tensor le.Scalar le.Tensor gt.Scalar gt.Tensor ge.Scalar ge.Tensor
-logical_and logical_or logical_xor bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor bitwise_and.Scalar bitwise_or.Scalar
-where.self masked_fill.Scalar masked_fill.Tensor _to_copy copy
+abs acos acosh asin asinh atan atanh bitwise_not ceil clone cos cosh erf erfc exp exp2 expm1 floor isinf isnan isfinite
+log log10 log1p log2 logical_not neg reciprocal relu relu6 round rsqrt sgn sigmoid sign sin sinh sqrt square tan tanh
+trunc alias detach gelu silu hardsigmoid hardswish hardtanh elu leaky_relu softplus mish log_sigmoid_forward
+lift_fresh_copy nan_to_num celu selu add.Tensor add.Scalar sub.Tensor sub.Scalar mul.Tensor mul.Scalar div.Tensor
+div.Scalar div.Tensor_mode div.Scalar_mode rsub.Scalar rsub.Tensor remainder.Scalar remainder.Tensor fmod.Scalar
+fmod.Tensor pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar atan2 hypot maximum minimum fmax fmin clamp clamp.Tensor
+clamp_min clamp_max clamp_min.Tensor clamp_max.Tensor copysign.Tensor lerp.Scalar lerp.Tensor addcmul addcdiv threshold
+xlogy.Tensor eq.Scalar eq.Tensor ne.Scalar ne.Tensor lt.Scalar lt.Tensor le.Scalar le.Tensor gt.Scalar gt.Tensor
+ge.Scalar ge.Tensor logical_and logical_or logical_xor bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor
+bitwise_and.Scalar bitwise_or.Scalar where.self masked_fill.Scalar masked_fill.Tensor _to_copy copy
 """
 _REDUCTIONS = """
-sum sum.dim_IntList mean mean.dim amax amin max max.dim min min.dim any any.dim any.dims all all.dim all.dims prod prod.dim_int
-var.correction var.dim std.correction var_mean.correction argmax argmin logsumexp linalg_vector_norm norm.ScalarOpt_dim norm.Scalar
-median.dim median kthvalue topk sort sort.stable argsort cumsum cumprod cummax cummin logcumsumexp
-_softmax _log_softmax native_layer_norm _fused_rms_norm
+sum sum.dim_IntList mean mean.dim amax amin max max.dim min min.dim any any.dim any.dims all all.dim all.dims prod
+prod.dim_int var.correction var.dim std.correction var_mean.correction argmax argmin logsumexp linalg_vector_norm
+norm.ScalarOpt_dim norm.Scalar median.dim median kthvalue topk sort sort.stable argsort cumsum cumprod cummax cummin
+logcumsumexp _softmax _log_softmax native_layer_norm _fused_rms_norm
 """
 _PRODUCTS = "mm bmm mv dot addmm baddbmm addmv vdot outer"
 _SHAPES = """
-view _unsafe_view reshape view_copy permute permute_copy transpose.int t squeeze squeeze.dim squeeze.dims unsqueeze expand expand_copy
-repeat roll flip cat stack select.int select_copy.int slice.Tensor slice_copy.Tensor select_scatter slice_scatter diagonal
-diag_embed narrow split_with_sizes split_with_sizes_copy tril triu squeeze_copy.dim unsqueeze_copy diagonal_copy
-squeeze_copy squeeze_copy.dims transpose_copy.int t_copy
+view _unsafe_view reshape view_copy permute permute_copy transpose.int t squeeze squeeze.dim squeeze.dims unsqueeze
+expand expand_copy repeat roll flip cat stack select.int select_copy.int slice.Tensor slice_copy.Tensor select_scatter
+slice_scatter diagonal diag_embed narrow split_with_sizes split_with_sizes_copy tril triu squeeze_copy.dim
+unsqueeze_copy diagonal_copy squeeze_copy squeeze_copy.dims transpose_copy.int t_copy
 """
 _INDEXING = """
-index.Tensor index_select gather scatter.src scatter.value scatter_add scatter_reduce.two index_put index_add index_copy index_fill.int_Scalar
-embedding bucketize.Tensor
+index.Tensor index_select gather scatter.src scatter.value scatter_add scatter_reduce.two index_put index_add index_copy
+index_fill.int_Scalar embedding bucketize.Tensor
 """
 _CREATION = """
-arange arange.start arange.start_step full full_like zeros zeros_like ones ones_like scalar_tensor new_zeros new_ones new_full eye eye.m
+arange arange.start arange.start_step full full_like zeros zeros_like ones ones_like scalar_tensor new_zeros new_ones
+new_full eye eye.m
 """
 
 
@@ -116,7 +118,7 @@ def work(name: str, args: tuple[Any, ...], out: Any) -> int:
     return (made + taken) * (16 if base in ("sort", "argsort", "topk", "kthvalue", "median") else 1)
 
 
-# ---- hazards --------------------------------------------------------------------------------------------------------------------
+# ---- hazards ------------------------------------------------------------------------------------------------------------------
 
 
 def _in_range(name: str, index: Any, size: int, *, negative: bool = False) -> None:
@@ -144,6 +146,8 @@ def _along(data: int, dim: int, index: int) -> Callable[..., None]:
 def _many(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     if len(args) < 2 or not isinstance(args[0], Tensor) or not isinstance(args[1], list | tuple) or len(args[1]) > args[0].ndim:
         raise UnsafeShape(f"{name} takes a tensor and one index (or null) per axis")
+    if all(index is None for index in args[1]):
+        raise UnsafeShape(f"{name} is given no index")
     for axis, index in enumerate(args[1]):
         if index is not None:
             _in_range(name, index, args[0].shape[axis], negative=True)
@@ -165,6 +169,21 @@ def _axis(position: int) -> Callable[..., None]:
             raise UnsafeShape(f"{name}: dim={axis!r} does not fit")
 
     return guard
+
+
+def _scattered(take: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """What is laid over a part of a tensor must have the shape of that part."""
+    _axis(2)(name, args, kwargs)
+    if kwargs or len(args) < 2 or not isinstance(args[1], Tensor):
+        raise UnsafeShape(f"{name} takes its arguments by position")
+    part = overload(take)(args[0].detach().to("meta"), *args[2:])
+    if part.shape != args[1].shape:
+        raise UnsafeShape(f"{name} lays {list(args[1].shape)} over {list(part.shape)}")
+
+
+def _bits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    if any(isinstance(a, float) or (isinstance(a, Tensor) and a.is_floating_point()) for a in args):
+        raise UnsafeShape(f"{name} works on integers and truth values")
 
 
 def _division(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -190,8 +209,9 @@ _GUARDS: dict[str, Callable[..., None]] = {
     "aten.sort.default": _axis(1),
     "aten.sort.stable": _axis(2),
     "aten.argsort.default": _axis(1),
-    "aten.select_scatter.default": _axis(2),
-    "aten.slice_scatter.default": _axis(2),
+    "aten.select_scatter.default": partial(_scattered, "aten.select.int"),
+    "aten.slice_scatter.default": partial(_scattered, "aten.slice.Tensor"),
+    **{name: _bits for name in ALLOWED if name.startswith("aten.bitwise_")},
     "aten.div.Tensor_mode": _division,
     "aten.div.Scalar_mode": _division,
 }

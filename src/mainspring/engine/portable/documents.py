@@ -14,7 +14,7 @@ from mainspring.engine.portable.inputs import read_inputs, read_spans
 from mainspring.engine.portable.limits import Limits
 from mainspring.engine.portable.metrics import Answer, Measure
 from mainspring.engine.portable.reading import declared
-from mainspring.engine.portable.schema import AnswerDoc, Document, SiteRef, validated
+from mainspring.engine.portable.schema import AnswerDoc, Document, SiteRef, TensorRef, validated
 from mainspring.engine.portable.verify import verify_graph
 from mainspring.engine.portable.wire import read_edits, read_graph, read_index, read_site, read_trace
 from mainspring.errors import Malformed, TooLarge
@@ -51,9 +51,9 @@ def _meta(declared: Any) -> Tensor:
 
 
 def _used(document: Document) -> set[str]:
-    held = [v for e in document.edits for v in e.params.values()]
+    held: list[Any] = [v for e in document.edits for v in e.params.values()]
     held += [document.inputs, *(getattr(document.inputs, "named", None) or {}).values()]
-    names = {v.tensor for v in held if hasattr(v, "tensor")}
+    names = {v.tensor for v in held if isinstance(v, TensorRef)}
     names |= {n for t in document.traces for n in t.values.values()} | {n for g in document.graphs for n in g.constants}
     return names
 
@@ -80,8 +80,9 @@ def fields_of(document: Document, tensors: Mapping[str, Tensor]) -> tuple[Any, .
     until = document.until if document.until in (None, "auto", "end") else str(read_site(document.until))
     generation = None
     if document.generation is not None:
-        chosen = {k: getattr(document.generation, k) for k in OPTIONS}
-        generation = Sampling(**chosen | {"stop": None if chosen["stop"] is None else tuple(chosen["stop"])})
+        chosen: dict[str, Any] = {k: getattr(document.generation, k) for k in OPTIONS}
+        chosen["stop"] = None if chosen["stop"] is None else tuple(chosen["stop"])
+        generation = Sampling(**chosen)
     reads = as_sites([read_site(s) for s in document.read])
     inputs, spans = read_inputs(document.inputs, tensors), read_spans(document.spans)
     return (document.kind, inputs, reads, edits, grad_of, until, document.original, spans, generation)

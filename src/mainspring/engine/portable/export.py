@@ -1,8 +1,8 @@
 """From a Python function to a graph: traced once with symbolic sizes, then proved equal to the function on other sizes.
 
-The trace runs on fake tensors, so whatever depends on values cannot pass unnoticed. In-place operations are made functional, operations
-that are not on the allow-list are decomposed into core ATen, tensors that the function closes over are copied as constants, and what
-depends on constants only is computed here and now where it could not travel.
+The trace runs on fake tensors, so whatever depends on values cannot pass unnoticed. In-place operations are made functional,
+operations that are not on the allow-list are decomposed into core ATen, tensors that the function closes over are copied as
+constants, and what depends on constants only is computed here and now where it could not travel.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def export(
     """
     if isinstance(fn, Graph):
         return fn
-    name = name or getattr(fn, "__name__", type(fn).__name__)
+    name = str(name or getattr(fn, "__name__", type(fn).__name__))
     name = name if name.isidentifier() else "function"
     if dtype not in DTYPES.values():
         raise NotPortable(f"{name} works on {dtype}, which does not travel")
@@ -90,8 +90,10 @@ def _proved(fn: Callable[..., Any], graph: Graph, device: torch.device) -> Graph
                 found = graph.run(value.clone())
             except PortableError as error:
                 return str(error)
-        if not isinstance(wanted, Tensor) or (problem := graph.problem(value, wanted)):
-            raise NotPortable(f"{graph.name} " + (problem if isinstance(wanted, Tensor) else f"returns {type(wanted).__name__}"))
+        if not isinstance(wanted, Tensor):
+            raise NotPortable(f"{graph.name} returns {type(wanted).__name__}; a function that travels returns one tensor")
+        if problem := graph.problem(value, wanted):
+            raise NotPortable(f"{graph.name} {problem}")
         if found.shape != wanted.shape or found.dtype != wanted.dtype:
             return f"shape {tuple(found.shape)} instead of {tuple(wanted.shape)}"
         bound = {torch.bfloat16: 5e-2, torch.float16: 1e-2, torch.float64: 1e-9}.get(graph.dtype, 1e-4)

@@ -1,8 +1,8 @@
 """A graph: a function of one tensor as a list of core ATen operations. Data, not code: it compares, travels, and runs anywhere.
 
-Each node names an operation of the allow-list and refers only to the input, to constants and to nodes before it, so a graph has no
-cycles and no choice to make. Axes that count rows or tokens are symbols; their sizes enter as numbers through `size` nodes. Running a
-graph is a loop over its nodes: nothing is evaluated, compiled or imported.
+Each node names an operation of the allow-list and refers only to the input, to constants and to nodes before it, so a graph has
+no cycles and no choice to make. Axes that count rows or tokens are symbols; their sizes enter as numbers through `size` nodes.
+Running a graph is a loop over its nodes: nothing is evaluated, compiled or imported.
 """
 
 from collections.abc import Callable, Mapping
@@ -131,7 +131,7 @@ class Graph:
         constants: tuple[Tensor, ...] | None = None,
         watch: Callable[[int, Node, tuple[Any, ...], Any], None] | None = None,
     ) -> Any:
-        """Run the nodes in order. `watch` sees every node with its arguments and result; values are let go after their last use."""
+        """Run the nodes in order. `watch` sees every node, its arguments and result; values are let go after their last use."""
         held = self._on(value.device) if constants is None else constants
         values: dict[int, Any] = {-1: value}
 
@@ -203,6 +203,6 @@ def _step(i: int, node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
         return call(node.op, args, kwargs, device)
     except PortableError as error:
         raise type(error)(f"node {i}: {error}") from None
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError, OverflowError) as error:
+    except Exception as error:  # shape rules and kernels fail in many ways, assertions among them
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnsafeShape(f"node {i}: {node.op} does not fit here: {first[:300]}") from None

@@ -9,8 +9,8 @@ __all__ = ["DEFAULT", "Limits"]
 class Limits:
     """Bounds on one request; a server lowers them per key.
 
-    `node_elements` bounds any one intermediate value, `work` the multiply-adds (or elements touched) of one graph; both at `batch`
-    rows of `length` tokens.
+    `node_elements` bounds any one intermediate value, `work` the multiply-adds (or elements touched) of one graph; both at
+    `batch` rows of `length` tokens.
     """
 
     document_bytes: int = 4 * 2**20

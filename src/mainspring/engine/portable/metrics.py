@@ -19,9 +19,9 @@ _LOGITS = Site("logits")
 
 @dataclass(frozen=True)
 class Answer:
-    """The logit (`log`: log-probability) of one answer token per row at `pos`, less that of `against` where given. One number per row.
+    """The logit (`log`: log-probability) of one answer token per row at `pos`, less that of `against` where given.
 
-    One token alone serves for every row.
+    Gives one number per row. One token alone serves for every row.
     """
 
     answer: tuple[int, ...]

@@ -1,8 +1,9 @@
-"""What a function does besides returning a value: printing, files, attributes, globals, lists it appends to. None of it can travel.
+"""What a function does besides returning a value: printing, files, attributes, globals, lists it appends to. None of it can
+travel.
 
-A trace records tensor operations only, so such effects would be lost without a word. The check reads the function's bytecode (and that
-of the plain functions it calls by name) and compares what it closes over before and after a call. It is a courtesy to the author, not a
-wall: what travels is the graph, which has no effects at all.
+A trace records tensor operations only, so such effects would be lost without a word. The check reads the function's bytecode
+(and that of the plain functions it calls by name) and compares what it closes over before and after a call. It is a courtesy to
+the author, not a wall: what travels is the graph, which has no effects at all.
 """
 
 import dis
@@ -48,7 +49,7 @@ def _functions(fn: Any) -> Iterator[types.FunctionType]:
         if isinstance(found, torch.nn.Module):
             found = type(found).forward
         found = getattr(found, "__func__", found)
-        if not isinstance(found, types.FunctionType) and not isinstance(found, type) and hasattr(type(found), "__call__"):
+        if not isinstance(found, types.FunctionType) and not isinstance(found, type) and callable(found):
             found = getattr(type(found).__call__, "__func__", type(found).__call__)
         if not isinstance(found, types.FunctionType) or found in seen or depth > 3:
             continue

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Request"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Request:
     """One call, as data. Made by `Request.run` and `Request.generate`; compares by value."""
 
@@ -75,19 +75,13 @@ class Request:
             raise NotPortable(
                 "grad_of= travels as a site, an Answer(...) or a Measure(site, fn); a function of the trace does not"
             )
-        stop = (
-            None
-            if until is None
-            else until
-            if until in ("auto", "end")
-            else str(parse_site(until) if isinstance(until, str) else until)
-        )
+        stop = until if until is None or until in ("auto", "end") else parse_site(str(until))
         frozen = (
             data.frozen_inputs(inputs),
             as_sites(read),
             as_edits(edits),
             grad_of,
-            stop,
+            None if stop is None else str(stop),
             bool(original),
             data.frozen_spans(spans),
         )
@@ -124,32 +118,31 @@ class Request:
         for edit in self.edits:
             fn = edit["fn"]
             if edit.op == "apply" and not isinstance(fn, Graph):
-                graph = export(fn, self._shape(model, edit), model.dtype, device=model.device, limits=limits)
+                graph = export(fn, self._shape(model, edit.site), model.dtype, device=model.device, limits=limits)
                 edit = edit.site.apply(graph)
             edits.append(edit)
         grad_of = self.grad_of
         if isinstance(grad_of, Measure) and not isinstance(grad_of.fn, Graph):
-            shape = self._shape(model, grad_of.site.scale(1.0))
+            shape = self._shape(model, grad_of.site)
             grad_of = replace(
                 grad_of, fn=export(grad_of.fn, shape, model.dtype, device=model.device, gives="numbers", limits=limits)
             )
         return replace(self, edits=Edits(edits), grad_of=grad_of)
 
-    def _shape(self, model: "Model", edit: Any) -> tuple[str | int, ...]:
-        """The shape that a function meets at its site: sizes where they are fixed, symbols where rows and tokens are counted."""
-        found = set()
-        for place, known, axes in site_shapes(model.atlas, edit):
+    def _shape(self, model: "Model", site: Site) -> tuple[str | int, ...]:
+        """The shape that a function meets at a site: sizes where they are fixed, symbols where rows and tokens are counted."""
+        found: set[tuple[str | int, ...]] = set()
+        for known, axes in site_shapes(model.atlas, site):
             if known is not None and all(n is not None or a in _COUNTED for n, a in zip(known, axes, strict=True)):
                 found.add(tuple(a if n is None else n for n, a in zip(known, axes, strict=True)))
                 continue
             # only a run can tell how wide a raw module is
-            trace = model.run(self.inputs, read=edit.site, spans=self.spans or None, until="end")
-            value, rows = trace[edit.site], trace.read.rows.get("")
+            trace = model.run(self.inputs, read=site, spans=self.spans or None, until="end")
+            value, rows = trace[site], trace.read.rows.get("")
             tokens = rows is not None and value.ndim > 2 and value.shape[1] == rows.width
             found.add(("batch", *("pos" if i == 0 and tokens else n for i, n in enumerate(value.shape[1:]))))
-            del place
         if len(found) != 1:
-            raise NotPortable(f"{edit} meets different shapes in different layers; name one layer at a time")
+            raise NotPortable(f"{site} has different shapes in different layers; name one layer at a time")
         return found.pop()
 
     # ---- running ----
@@ -158,10 +151,10 @@ class Request:
         """Refuse graphs that do not fit this model, before anything runs."""
         for edit in self.edits:
             if isinstance(graph := edit["fn"], Graph):
-                verify_site(graph, edit, model.atlas)
+                verify_site(graph, edit.site, model.atlas)
                 verify_graph(graph, limits)
         if isinstance(self.grad_of, Measure) and isinstance(self.grad_of.fn, Graph):
-            verify_site(self.grad_of.fn, self.grad_of.site.scale(1.0), model.atlas)
+            verify_site(self.grad_of.fn, self.grad_of.site, model.atlas)
             verify_graph(self.grad_of.fn, limits)
 
     def execute(self, model: "Model") -> Any:
@@ -271,6 +264,11 @@ class Request:
                 (self.inputs, dict(self.spans)), (other.inputs, dict(other.spans))
             )
         return mine[0] == theirs[0] and all(_bits(mine[1][k], theirs[1][k]) for k in mine[1])
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self.reads)} reads", f"{len(self.edits)} edits"]
+        parts += [f"grad_of={type(self.grad_of).__name__}"] if self.grad_of is not None else []
+        return f"Request.{self.kind}({type(self.inputs).__name__}, {', '.join(parts)})"
 
     def __hash__(self) -> int:
         return hash((self.kind, self.reads, self.edits, self.until, self.original))

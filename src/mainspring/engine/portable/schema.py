@@ -1,6 +1,6 @@
-"""The wire document of a request, version 1, field by field. Strict: no extra fields, no conversions, nothing nested without end."""
+"""The wire document of a request, version 1, field by field: no extra fields, no conversions, nothing nested without end."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, FiniteFloat, Strict, Tag, ValidationError
 
@@ -30,7 +30,7 @@ class TensorRef(_Part):
     tensor: _Tensor
 
 
-# ---- graphs ---------------------------------------------------------------------------------------------------------------------
+# ---- graphs -------------------------------------------------------------------------------------------------------------------
 
 
 class NodeRef(_Part):
@@ -59,7 +59,7 @@ def _kind(value: Any) -> str | None:
 
 # slices end at the largest 64-bit integer when they have no end
 _Number = Annotated[int, Strict(), Field(ge=-(2**31), le=2**63 - 1)]
-_Argument = Annotated[
+_Argument: TypeAlias = Annotated[
     Annotated[None, Tag("null")]
     | Annotated[bool, Strict(), Tag("bool")]
     | Annotated[_Number, Tag("int")]
@@ -71,7 +71,7 @@ _Argument = Annotated[
     | Annotated[Infinite, Tag("infinite")],
     Discriminator(lambda v: "infinite" if isinstance(v, Infinite) or (isinstance(v, dict) and "float" in v) else _kind(v)),
 ]
-_Arguments = Annotated[
+_Arguments: TypeAlias = Annotated[
     Annotated[_Argument, Tag("one")] | Annotated[list[_Argument], Field(max_length=64), Tag("many")],
     Discriminator(lambda v: "many" if isinstance(v, list) else "one"),
 ]
@@ -97,7 +97,7 @@ class GraphDoc(_Part):
     constants: Annotated[list[_Tensor], FailFast(), Field(max_length=1024)]
 
 
-# ---- edits and traces -----------------------------------------------------------------------------------------------------------
+# ---- edits and traces ---------------------------------------------------------------------------------------------------------
 
 
 class TraceRef(_Part):
@@ -122,8 +122,8 @@ class EditDoc(_Part):
     params: Annotated[
         dict[
             Literal["value", "kind", "of", "over", "seed", "source", "site", "row", "pos", "low", "high", "where", "fn"],
-            TensorRef | TraceRef | SiteRef | IndexRef | GraphRef | Infinite | _Float | _Int | None
-            | Literal["zero", "mean", "resample"] | list[Literal["batch", "pos"]],
+            TensorRef | TraceRef | SiteRef | IndexRef | GraphRef | Infinite | _Float | _Int
+            | Literal["zero", "mean", "resample"] | list[Literal["batch", "pos"]] | None,
         ],
         Field(max_length=5),
     ]  # fmt: skip
@@ -149,7 +149,7 @@ class TraceDoc(_Part):
     grown: Annotated[bool, Strict()]
 
 
-# ---- the request ----------------------------------------------------------------------------------------------------------------
+# ---- the request --------------------------------------------------------------------------------------------------------------
 
 _Ids = Annotated[list[Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)]], FailFast(), Field(max_length=2**20)]
 

@@ -1,8 +1,8 @@
 """Checks before any run: a graph is followed through its shapes and dtypes without touching a number.
 
-The nodes run on meta tensors, which have shapes and no memory, at several sizes of every symbol: 1, 2, equal and unequal ones, and
-the largest that the limits speak of. So a broadcast that holds for one size only, a value that would not fit, and a result that does
-not fit its site are found before anything is computed.
+The nodes run on meta tensors, which have shapes and no memory, at several sizes of every symbol: 1, 2, equal and unequal ones,
+and the largest that the limits speak of. So a broadcast that holds for one size only, a value that would not fit, and a result
+that does not fit its site are found before anything is computed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mainspring.engine.operations import _narrowed_shape
+from mainspring.engine.operations import narrowed_shape
 from mainspring.engine.plan import concrete
 from mainspring.engine.portable.allowed import ALLOWED, work
 from mainspring.engine.portable.graphs import Graph, Node
 from mainspring.engine.portable.limits import DEFAULT, Limits
 from mainspring.errors import PortableError, ShapeMismatch, TooLarge, UnsafeShape
 from mainspring.selectors import PerRow
+from mainspring.sites import Site
 
-__all__ = ["kept_axes", "site_shapes", "verify_graph", "verify_site"]
+__all__ = ["site_shapes", "verify_graph", "verify_site"]
 
 
 def verify_graph(graph: Graph, limits: Limits = DEFAULT) -> None:
@@ -84,14 +85,13 @@ def _samples(graph: Graph, limits: Limits) -> Iterator[dict[str, int]]:
             yield sizes
 
 
-def site_shapes(atlas: Any, edit: Any) -> Iterator[tuple[Any, list[int | None] | None, tuple[str, ...]]]:
-    """For each place that an edit names on a model: the place, the shape of the selection (None where only a run can tell), its axes."""
-    for single, place in concrete(atlas, edit.site):
-        known = _narrowed_shape(edit.at(single), place, {}, None)
-        yield place, known, kept_axes(single, place.axes)
+def site_shapes(atlas: Any, site: Site) -> Iterator[tuple[list[int | None] | None, tuple[str, ...]]]:
+    """For each place that a site names on a model: the shape of the selection (None: only a run can tell) and its axes."""
+    for single, place in concrete(atlas, site):
+        yield narrowed_shape(single, place, {}, None), _kept_axes(single, place.axes)
 
 
-def kept_axes(site: Any, axes: tuple[str, ...]) -> tuple[str, ...]:
+def _kept_axes(site: Site, axes: tuple[str, ...]) -> tuple[str, ...]:
     """The axes that are left after the selectors of a site."""
     chosen = dict(site.select)
     keys = {"pos": ("pos", "step"), "query": ("query", "step"), "head_dim": ("dim",), "batch": ("row",)}
@@ -103,20 +103,18 @@ def kept_axes(site: Any, axes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(a for a in axes if not dropped(a))
 
 
-def verify_site(graph: Graph, edit: Any, atlas: Any) -> None:
-    """Refuse a graph whose declared shape or dtype is not that of the places that its edit names on this model."""
+def verify_site(graph: Graph, site: Site, atlas: Any) -> None:
+    """Refuse a graph whose declared shape or dtype is not that of the places that `site` names on this model."""
     if graph.dtype != atlas.dtype:
         raise UnsafeShape(
-            f"{edit} was exported for {graph.dtype}, but the model computes in {atlas.dtype}; export it for this model"
+            f"{graph.name} was exported for {graph.dtype}, but the model computes in {atlas.dtype}; export it for this model"
         )
-    for place, known, _ in site_shapes(atlas, edit):
+    for known, _ in site_shapes(atlas, site):
         if known is None:
             continue
         fits = len(known) == len(graph.shape) and all(
-            isinstance(want, str) if have is None else want == have or isinstance(want, str)
-            for have, want in zip(known, graph.shape, strict=True)
+            isinstance(want, str) or (have is not None and want == have) for have, want in zip(known, graph.shape, strict=True)
         )
         if not fits:
-            shown = ", ".join("any" if n is None else str(n) for n in known)
-            mine = ", ".join(map(str, graph.shape))
-            raise ShapeMismatch(f"{edit} was exported for [{mine}], but {place.site} selects [{shown}]")
+            shown, mine = (", ".join("any" if n is None else str(n) for n in shape) for shape in (known, graph.shape))
+            raise ShapeMismatch(f"{graph.name} was exported for [{mine}], but {site} selects [{shown}]")

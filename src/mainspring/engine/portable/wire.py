@@ -30,6 +30,8 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 def read_site(text: str) -> Site:
     """A site from outside."""
+    if len(text.partition("(")[0]) > 500:
+        raise Malformed(f"no site has a name of that length: {text[:40].encode('ascii', 'backslashreplace').decode()}...")
     try:
         return parse_site(check_selectors(text))
     except (RecursionError, OverflowError):
@@ -41,7 +43,7 @@ def read_index(text: str, key: str = "pos") -> Index:
     return parse_index(check_selectors(text), key)
 
 
-# ---- graphs ---------------------------------------------------------------------------------------------------------------------
+# ---- graphs -------------------------------------------------------------------------------------------------------------------
 
 
 def write_graph(graph: Graph, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def _named(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     return tensors[name]
 
 
-# ---- edits and traces -----------------------------------------------------------------------------------------------------------
+# ---- edits and traces ---------------------------------------------------------------------------------------------------------
 
 
 def write_edits(edits: Sequence[Edit], tensors: dict[str, Tensor], graphs: list[Graph]) -> tuple[list[Any], list[Any]]:
@@ -170,27 +172,29 @@ _VERB = {"scale": lambda p: {"factor" if k == "value" else k: v for k, v in p.it
 
 
 def _parameter(
-    what: str, key: str, value: Any, traces: Sequence[Trace], graphs: Sequence[Graph], tensors: Mapping[str, Tensor]
+    what: str, key: str, given: Any, traces: Sequence[Trace], graphs: Sequence[Graph], tensors: Mapping[str, Tensor]
 ) -> Any:
-    kind = next(iter(type(value).model_fields)) if isinstance(value, BaseModel) else type(value).__name__
+    """One parameter; `given` is a plain value, or a reference with one field that says what it refers to."""
+    kind = next(iter(type(given).model_fields)) if isinstance(given, BaseModel) else type(given).__name__
     if kind not in _FORMS[key]:
         raise Malformed(f"{what} has the form {kind}; it takes {' or '.join(_FORMS[key])}")
+    value: Any = getattr(given, kind) if isinstance(given, BaseModel) else given
     match kind:
         case "tensor":
-            return _named(tensors, value.tensor)
+            return _named(tensors, value)
         case "trace" | "graph":
-            held, index = (traces, value.trace) if kind == "trace" else (graphs, value.graph)
-            if index >= len(held):
-                raise Malformed(f"{what} names {kind} {index}, and there are {len(held)}")
-            return held[index]
+            held = traces if kind == "trace" else graphs
+            if value >= len(held):
+                raise Malformed(f"{what} names {kind} {value}, and there are {len(held)}")
+            return held[value]
         case "site":
-            return read_site(value.site)
+            return read_site(value)
         case "index":
-            return read_index(value.index, key)
+            return read_index(value, key)
         case "list":
             return tuple(value)
         case "float":
-            return float(value.float if isinstance(value, BaseModel) else value)
+            return float(value)
         case "int" if key != "seed":
             return float(value)
     return value
@@ -233,7 +237,7 @@ def read_trace(given: TraceDoc, tensors: Mapping[str, Tensor]) -> Trace:
                 ):
                     raise Malformed(f"the trace gives {site} the shape {list(value.shape)}, which its rows do not have")
         values[site] = value
-    return Trace(Values(values, rows, dict(given.layers), grown=given.grown))
+    return Trace(Values(values, rows, {str(k): n for k, n in given.layers.items()}, grown=given.grown))
 
 
 def _rows(given: RowsDoc) -> Rows:

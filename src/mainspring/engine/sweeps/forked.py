@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mainspring.engine.attention import routed
 from mainspring.engine.flow import Flow, Point, active
-from mainspring.engine.operations import Operation, prepare
+from mainspring.engine.operations import Operation, narrowed_shape, prepare
 from mainspring.engine.places import Place
 from mainspring.engine.plan import Atlas, attention_configs, concrete
 from mainspring.engine.sweeps.cells import Cell
@@ -204,7 +204,8 @@ def run_group(atlas: Atlas, base: Base, cells: Sequence[Cell], start: int, looks
         joins[cells[i].fork] = joins.get(cells[i].fork, 0) + 1
         for edit in cells[i].edits:
             for site, place in concrete(atlas, edit.site):
-                operation = prepare(edit.at(site), place, base.rows, 1, atlas.dtype, atlas.device)
+                shape = narrowed_shape(site, place, base.rows, 1)
+                operation = prepare(edit.at(site), place, base.rows, shape, atlas.dtype, atlas.device)
                 acts.setdefault(place, []).append((i, row, operation))
     points = _reading(atlas, looks.sites)
     flow = _Forked(atlas, base, joins, acts, points, start, len(cells))
