@@ -2,7 +2,8 @@
 
 The stream behind any layer is the sum of the shares of all senders before it, plus the biases of the output projections, which
 belong to no sender. A head's share is its part of the output projection; where the output is scaled, or normed before it is
-added, the share is that part times the factor, or times the norm's own gain and scale in that run.
+added, the share is that part times the factor, or times the norm's own gain and scale in that run. Behind such a norm the heads of
+a layer share one scale, so what a head adds depends a little on what its neighbours compute.
 """
 
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ class Shares:
 
     @classmethod
     def from_trace(cls, model: Runner, trace: Trace) -> "Shares":
-        """From a trace that holds `model.graph_sites()`."""
+        """From a trace that holds `share_sites`."""
         anatomy = anatomy_of(model)
         values: dict[Sender, Tensor] = {Sender("embed"): trace[Site("resid_pre", 0)]}
         biases = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,19 +34,24 @@ class Bench:
         options.setdefault("until", "end")
         return self.model.run(dict(self.inputs), **options)
 
-    @property
-    def sampled(self) -> list[Site]:
-        """The sites of the first layer of each kind and of the last one, in each stack; and the top sites."""
-        kinds: dict[Any, Site] = {}
-        chosen = set()
+    @cached_property
+    def kinds(self) -> frozenset[tuple[str, int | None]]:
+        """One layer of each kind (by its sites and its window) in each stack, and the top of each stack."""
+        found: dict[Any, tuple[str, int | None]] = {}
         for stack, tower in self.model.atlas.towers.items():
+            found[stack] = (stack, None)
             for index, layer in enumerate(tower.layers):
-                mine = tuple(s.name for s in self.places if (s.stack, s.layers) == (stack, index))
+                sites = tuple(s.name for s in self.places if (s.stack, s.layers) == (stack, index))
                 window = getattr(getattr(layer, "self_attn", None), "sliding_window", None)
-                kinds.setdefault((stack, mine, window), Site("resid_pre", index, stack))
-            chosen |= {(stack, len(tower.layers) - 1)}
-        chosen |= {(s.stack, s.layers) for s in kinds.values()}
-        return [s for s in self.places if s.layers is None or (s.stack, s.layers) in chosen]
+                found.setdefault((stack, sites, window), (stack, index))
+        return frozenset(found.values())
+
+    def sampled(self, last: bool = True) -> list[Site]:
+        """The sites of one layer of each kind, and of the `last` layer of each stack too."""
+        chosen = set(self.kinds)
+        if last:
+            chosen |= {(stack, len(tower.layers) - 1) for stack, tower in self.model.atlas.towers.items()}
+        return [site for site in self.places if (site.stack, site.layers) in chosen]
 
     def noise(self, like: Tensor) -> Tensor:
         """Random numbers of the size of `like`."""

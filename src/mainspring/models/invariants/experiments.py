@@ -42,18 +42,18 @@ def experiments(bench: Bench, values: Mapping[Site, Tensor]) -> Iterator[Row]:
     idle = _idle(bench, plain)
     for stack, layer in idle:
         yield Row(WRITE, f"{stack} {layer}".strip(), "not applicable", None, "the output does not depend on this layer at all")
-    sites = [s for s in bench.sampled if s in values and s.name != "logits" and (s.stack, s.layers) not in idle]
+    sites = [s for s in bench.sampled() if s in values and s.name != "logits" and (s.stack, s.layers) not in idle]
     sites = [s for s in sites if not bench.places[s].read_only]
     yield from _writes(bench, sites, values, plain)
-    yield from projections(bench)
+    yield from projections(bench, values)
     yield from final(bench, plain)
-    yield from gradients(bench, sites, values)
+    yield from gradients(bench, [s for s in sites if (s.stack, s.layers) in bench.kinds], values)
 
 
 def _idle(bench: Bench, plain: Trace) -> set[tuple[str, int]]:
     """Layers whose output nothing reads, as a plain hook that changes it shows: some models compute more than they use."""
     idle = set()
-    for stack, layer in sorted({(s.stack, s.layers) for s in bench.sampled if isinstance(s.layers, int)}):
+    for stack, layer in sorted({(s.stack, s.layers) for s in bench.sampled() if isinstance(s.layers, int)}):
         module = bench.model.atlas.layer(stack, layer)
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

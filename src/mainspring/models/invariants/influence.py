@@ -24,34 +24,32 @@ SLOPE = 5e-2
 """How far a finite difference may be from the gradient."""
 
 
-def projections(bench: Bench) -> Iterator[Row]:
+def projections(bench: Bench, values: Mapping[Site, Tensor]) -> Iterator[Row]:
     """A change of one head of a projection changes that head of what attention gets, and nothing else there."""
     found: dict[Site, Found] = {}
-    for site in bench.sampled:
+    for site in bench.sampled(last=False):
         part, _, rest = site.name.partition(".")
-        if rest not in ("q_proj", "k_proj", "v_proj"):
-            continue
         parts = {word: Site(f"{part}.{word}", site.layers, site.stack) for word in "qkv"}
-        if not all(s in bench.places for s in parts.values()):
+        if rest not in ("q_proj", "k_proj", "v_proj") or not all(s in values for s in (site, *parts.values())):
             continue
         try:
-            found[site] = _one_projection(bench, site, rest[0], parts)
+            found[site] = _one_projection(bench, site, rest[0], parts, values)
         except Exception as problem:
             found[site] = problem_of(problem)
     if found:
         yield from by_layer(PROJECTIONS, found, SPREAD)
 
 
-def _one_projection(bench: Bench, site: Site, word: str, parts: Mapping[str, Site]) -> Found:
-    plain = bench.run(read=[site, *parts.values()])
-    heads = plain[site].shape[2]
+def _one_projection(bench: Bench, site: Site, word: str, parts: Mapping[str, Site], values: Mapping[Site, Tensor]) -> Found:
+    heads = values[site].shape[2]
     largest = 0.0
-    for head in sorted({0, heads - 1}):
-        value = plain[site][:, :, head]
+    for head in sorted({min(1, heads - 1), heads - 1}):
+        value = values[site][:, :, head]
         selector = {"head" if (site.axes or ())[2] == "head" else "kv_head": head}
-        moved = bench.run(edits=site(**selector).set(value + bench.noise(value)), read=list(parts.values()))
+        edit = site(**selector).set(value + bench.noise(value))
+        moved = bench.run(edits=edit, read=list(parts.values()), until="auto")
         for other, place in parts.items():
-            change = (moved[place] - plain[place]).double().norm(dim=-1).sum((0, 1))
+            change = (moved[place] - values[place]).double().norm(dim=-1).sum((0, 1))
             if other != word:
                 if float(change.sum()) > 0:
                     return float("inf"), f"{word}_proj also changes {other}"
@@ -61,10 +59,9 @@ def _one_projection(bench: Bench, site: Site, word: str, parts: Mapping[str, Sit
             # keys may reach attention repeated for every query head
             group = change.numel() // heads if change.numel() > heads else 1
             outside = change.sum() - change[head * group : (head + 1) * group].sum()
-            share = float(outside / change.sum())
-            largest = max(largest, share)
-            if share > SPREAD:
-                return share, f"head {head} of {word}_proj changes other heads of {word}"
+            largest = max(largest, float(outside / change.sum()))
+            if largest > SPREAD:
+                return largest, f"head {head} of {word}_proj changes other heads of {word}"
     return largest, ""
 
 

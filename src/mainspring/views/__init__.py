@@ -1,0 +1,1 @@
+"""Typed view specs and their renderers."""
