@@ -1,12 +1,12 @@
 """mainspring finds what makes a model tick, and changes it.
 
-    import mainspring as ms
-    from mainspring import at
+import mainspring as ms
+from mainspring import at
 
-    model = ms.load("a local folder or a hub id")          # or ms.wrap(any_module)
-    trace = model.run("The capital of France is", read=at.layers[:].resid_post)
-    trace[at.layers[3].resid_post]                          # [batch, pos, d]
-    model.run("...", edits=[at.layers[2].mlp.out(pos=-1).patch(trace)])
+model = ms.load("a local folder or a hub id")          # or ms.wrap(any_module)
+trace = model.run("The capital of France is", read=at.layers[:].resid_post)
+trace[at.layers[3].resid_post]                          # [batch, pos, d]
+model.run("...", edits=[at.layers[2].mlp.out(pos=-1).patch(trace)])
 """
 
 import importlib

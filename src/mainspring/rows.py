@@ -119,5 +119,7 @@ class Rows:
             if step and p < 0:
                 raise PositionError(f"step={p}: steps count generated tokens from 0")
             if p < -length or (final and not step and p >= length):
-                raise PositionError(f"position {p} is beyond the text of row {row}, which has {length} tokens (0 to {length - 1})")
+                raise PositionError(
+                    f"position {p} is beyond the text of row {row}, which has {length} tokens (0 to {length - 1})"
+                )
         return [c for c in ((zero + p if p >= 0 or step else offset + length + p) for p in many) if start <= c < stop]

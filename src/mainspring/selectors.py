@@ -147,6 +147,4 @@ def parse_index(text: str, key: str = "index") -> Index:
     if match := _SPAN.fullmatch(text):
         part = {"first": 0, "last": -1}.get(match[2] or "", None if match[3] is None else int(match[3]))
         return Span(json.loads(match[1]), part)
-    raise SelectorError(
-        f'cannot read {key}={text!r}; write 3, -1, 1:4, [0,2], rows(4,6) or span("name").last'
-    )
+    raise SelectorError(f'cannot read {key}={text!r}; write 3, -1, 1:4, [0,2], rows(4,6) or span("name").last')

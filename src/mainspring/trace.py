@@ -96,9 +96,7 @@ class Values:
         known = [str(s) for s in self.values]
         shown = ", ".join(known[:6]) + (f" and {len(known) - 6} more" if len(known) > 6 else "")
         return NotRecorded(
-            f"this run kept no {self.what} of {site}{nearest(str(site), known)} It kept: {shown or 'nothing'}. Add it to read=".replace(
-                "? It", "? It"
-            )
+            f"this run kept no {self.what} of {site}; add it to read=. It kept: {shown or 'nothing'}{nearest(str(site), known)}"
         )
 
 

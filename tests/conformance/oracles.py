@@ -1,8 +1,9 @@
 """A witness: what the sites of a model should hold, from plain torch hooks, plain torch maths and the facts of a case.
 
-Imports nothing of mainspring. `Witness(case).run(inputs)` gives a tensor for every site that it knows, by the site's text; a value may
-be changed on its way (`edits`) or stay in the autograd graph (`grad`). Attention is computed by a function written out here: one that is
-registered with transformers, or, where a model computes attention itself, from what its dropout module or torch's fused kernel is given.
+Imports nothing of mainspring. `Witness(case).run(inputs)` gives a tensor for every site that it knows, by the site's text; a
+value may be changed on its way (`edits`) or stay in the autograd graph (`grad`). Attention is computed by a function written out
+here that is registered with transformers; where a model computes attention itself, its pattern is what its dropout module is given,
+or follows from what torch's fused kernel is given.
 """
 
 from collections import Counter
@@ -206,7 +207,11 @@ class Witness:
                     if isinstance(getattr(sub, option, None), nn.Linear):
                         getattr(sub, option).register_forward_hook(lambda m, a, o, w=word: self._flat(f"{at}{w}_proj", o))
             drop = getattr(sub, "attn_dropout", getattr(sub, "attention_dropout", None))
-            if isinstance(drop, nn.Dropout) and not self.facts.get("registry") and not self.facts["paths"]["layers"].endswith("blocks"):
+            if (
+                isinstance(drop, nn.Dropout)
+                and not self.facts.get("registry")
+                and not self.facts["paths"]["layers"].endswith("blocks")
+            ):
                 drop.register_forward_pre_hook(lambda m, args: self._flat(at + "pattern", args[0]))
         if self.facts.get("clip_qkv"):  # MPT alone hands its pattern out and has no module that sees it
             module.register_forward_hook(lambda m, args, o: self._flat(at + "pattern", o[1]))
@@ -259,16 +264,21 @@ class Witness:
             if name.startswith("shape of "):
                 self._finish(name.removeprefix("shape of "), self.values.pop(name).shape)
         for name, value in list(self.values.items()):
-            scales = {"attn": many.get("attention_out_multiplier"), "ssm": many.get("ssm_out_multiplier"), "cross": None, "mlp": None}
+            scales = {
+                "attn": many.get("attention_out_multiplier"),
+                "ssm": many.get("ssm_out_multiplier"),
+                "cross": None,
+                "mlp": None,
+            }
             for kind, scale in scales.items():
                 add = name.replace(".out", ".add")
                 if name.endswith(f".{kind}.out") and add not in self.values:
-                    factor = scale if scale is not None else facts.get("residual_scale", 1.0) if name.startswith("layers") else 1.0
-                    self.values[add] = value * factor
+                    usual = facts.get("residual_scale", 1.0) if name.startswith("layers") else 1.0
+                    self.values[add] = value * (usual if scale is None else scale)
         for name in ("projector", "vision.embed"):
             if name in self.values and self.values[name].ndim == 2:
                 self.values[name] = self.values[name].unsqueeze(0)
-        plain = not (facts.get("parallel") or facts.get("post_norm") or facts.get("residual_from_norm") or self.case.kind == "state-space")
+        plain = self.case.kind != "state-space" and not any(facts.get(k) for k in ("parallel", "post_norm", "residual_from_norm"))
         for name in [n for n in self.values if n.endswith(".resid_pre")] if plain else []:
             at = name.removesuffix("resid_pre")
             adds = [self.values[at + k] for k in ("attn.add", "cross.add", "ssm.add") if at + k in self.values]

@@ -34,7 +34,9 @@ def test_what_is_listed_is_what_a_run_gives(name):
     inputs = CASES[name].inputs()
     for row in sites:
         for layer in row.layers[:1] if row.layers else [None]:
-            site = row.site if layer is None else row.site.replace(row.site.split("layers.")[1].removesuffix(row.name), f"{layer}.")
+            site = (
+                row.site if layer is None else row.site.replace(row.site.split("layers.")[1].removesuffix(row.name), f"{layer}.")
+            )
             if not row.offered:
                 with pytest.raises(SiteRefused) as caught:
                     model.run(inputs, read=site)
@@ -51,7 +53,8 @@ def test_what_is_listed_is_what_a_run_gives(name):
 def test_layers_that_differ_are_listed_apart():
     _, sites = table("qwen3-moe")
     rows = {row.site: row for row in sites.where("mlp.post")}
-    assert rows["layers.1.mlp.post"].shape == ("b", "p", 72) and "mixture" in rows["layers.0:3:2.mlp.post"].reason
+    assert rows["layers.1.mlp.post"].shape == ("b", "p", 72)
+    assert "mixture" in rows["layers.0:3:2.mlp.post"].reason
     assert [row.site for row in sites.where("resid_post")] == ["layers.0:3.resid_post"]
 
 
@@ -59,7 +62,8 @@ def test_filters():
     _, sites = table("llama")
     assert {row.name for row in sites.where("attn.*")} == {n for n in LAYER_SITES if n.startswith("attn.")}
     assert [row.site for row in sites.where("layers.*.attn.z")] == ["layers.0:3.attn.z"]
-    assert all(row.offered for row in sites.offered) and 0 < len(sites.offered) < len(sites)
+    assert all(row.offered for row in sites.offered)
+    assert 0 < len(sites.offered) < len(sites)
 
 
 def test_a_table_in_the_terminal_and_in_a_notebook():

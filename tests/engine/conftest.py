@@ -39,5 +39,6 @@ def guarded(module):
     assert fingerprint(module) == before, "a parameter or buffer changed"
     assert hooks_on(module) == [], "hooks were left on"
     assert module.config._attn_implementation == kernel, "the attention implementation was not restored"
-    assert module.training is training and torch.is_grad_enabled() is grads
+    assert module.training is training
+    assert torch.is_grad_enabled() is grads
     assert all(p.grad is None for p in module.parameters()), "a parameter received a gradient"

@@ -12,14 +12,29 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 NAMES = {
     "llama": {
-        "stack": "model", "layers": "layers", "mid": "post_attention_layernorm", "attn": "self_attn", "o": "o_proj", "mlp": "mlp",
-        "down": "down_proj", "pre": "gate_proj", "up": "up_proj", "final": "norm",
+        "stack": "model",
+        "layers": "layers",
+        "mid": "post_attention_layernorm",
+        "attn": "self_attn",
+        "o": "o_proj",
+        "mlp": "mlp",
+        "down": "down_proj",
+        "pre": "gate_proj",
+        "up": "up_proj",
+        "final": "norm",
     },
     "gpt2": {
-        "stack": "transformer", "layers": "h", "mid": "ln_2", "attn": "attn", "o": "c_proj", "mlp": "mlp", "down": "c_proj", "pre": "c_fc",
+        "stack": "transformer",
+        "layers": "h",
+        "mid": "ln_2",
+        "attn": "attn",
+        "o": "c_proj",
+        "mlp": "mlp",
+        "down": "c_proj",
+        "pre": "c_fc",
         "final": "ln_f",
     },
-}  # fmt: skip
+}
 
 _current = None
 """The oracle that runs just now."""

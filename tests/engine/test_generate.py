@@ -183,17 +183,23 @@ def test_without_a_cache_the_same_comes_out():
 # ---- refusals --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"max_new_tokens": 0}, {"max_new_tokens": -2}, {"max_new_tokens": 2.5}, {"max_new_tokens": None},
-        {"max_new_tokens": True}, {"temperature": 0}, {"temperature": -1.0}, {"temperature": math.nan}, {"temperature": math.inf},
-        {"temperature": "hot"},
-        {"top_p": 0}, {"top_p": 1.01}, {"top_p": math.nan}, {"top_k": 0}, {"top_k": 1.5}, {"seed": -1}, {"seed": "x"},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_bad_options_are_refused_by_name(options):
+OUT_OF_RANGE = [
+    {"max_new_tokens": 0}, {"max_new_tokens": -2}, {"temperature": 0}, {"temperature": -1.0}, {"temperature": math.nan},
+    {"temperature": math.inf}, {"top_p": 0}, {"top_p": 1.01}, {"top_p": math.nan}, {"top_k": 0}, {"seed": -1},
+]  # fmt: skip
+NO_NUMBERS = [{"max_new_tokens": 2.5}, {"max_new_tokens": None}, {"temperature": "hot"}, {"top_k": 1.5}, {"seed": "x"}]
+
+
+@pytest.mark.parametrize("options", OUT_OF_RANGE, ids=str)
+def test_options_out_of_range_are_refused_by_name(options):
+    model = ms.wrap(CASES["llama"].build())
+    with pytest.raises(errors.InputError, match=next(iter(options))):
+        model.generate(CASES["llama"].inputs(), **options)
+
+
+@pytest.mark.wrong_types
+@pytest.mark.parametrize("options", NO_NUMBERS, ids=str)
+def test_options_that_are_no_numbers_are_refused_by_name(options):
     model = ms.wrap(CASES["llama"].build())
     with pytest.raises(errors.InputError, match=next(iter(options))):
         model.generate(CASES["llama"].inputs(), **options)

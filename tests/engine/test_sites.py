@@ -42,7 +42,9 @@ def sites(draw):
 @given(sites())
 def test_text_gives_back_the_same_value(site):
     again = parse_site(str(site))
-    assert again == site and hash(again) == hash(site) and str(again) == str(site)
+    assert again == site
+    assert hash(again) == hash(site)
+    assert str(again) == str(site)
 
 
 @given(sites())
@@ -53,7 +55,8 @@ def test_repr_is_a_python_expression_and_pickle_keeps_the_value(site):
 
 @given(indices)
 def test_index_round_trip(index):
-    assert parse_index(format_index(index)) == index and as_index(index, "pos") == index
+    assert parse_index(format_index(index)) == index
+    assert as_index(index, "pos") == index
 
 
 @given(sites(), sites())

@@ -113,7 +113,8 @@ def test_get_and_put_equal_python_loops(case):
     if counts == {0}:
         assert window.empty
         return
-    assert not window.empty and window.ragged == (len(counts) > 1)
+    assert not window.empty
+    assert window.ragged == (len(counts) > 1)
     if len(counts) == 1:
         expected = torch.stack(
             [
@@ -124,7 +125,8 @@ def test_get_and_put_equal_python_loops(case):
         for axis in reversed([i for i, gone in enumerate(drops) if gone]):
             expected = expected.squeeze(axis)
         got = window.get(value)
-        assert got.shape == expected.shape == window.shape and torch.equal(got, expected)
+        assert got.shape == expected.shape == window.shape
+        assert torch.equal(got, expected)
         fresh = -1.0 - torch.arange(expected.numel(), dtype=torch.float32).reshape(expected.shape)
         wide, flat = value.clone(), iter(fresh.flatten().tolist())
         for row, columns, heads, dims in found:

@@ -1,4 +1,4 @@
-"""Two tiny models with random weights everywhere: a Llama with grouped heads and head width apart from width / heads, and a GPT-2."""
+"""Two tiny models with random weights everywhere: a Llama with grouped heads, wider than the model has room for, and a GPT-2."""
 
 import functools
 
@@ -12,20 +12,40 @@ HEAD_DIM = {"llama": 10, "gpt2": 6}
 def _llama():
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=2, head_dim=10,
-            intermediate_size=FF, max_position_embeddings=64, rms_norm_eps=1e-3, attention_bias=True, mlp_bias=True, pad_token_id=0,
-            bos_token_id=1, eos_token_id=None, tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 300.0},
+            vocab_size=VOCAB,
+            hidden_size=WIDTH,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            num_key_value_heads=2,
+            head_dim=10,
+            intermediate_size=FF,
+            max_position_embeddings=64,
+            rms_norm_eps=1e-3,
+            attention_bias=True,
+            mlp_bias=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=None,
+            tie_word_embeddings=False,
+            rope_parameters={"rope_type": "default", "rope_theta": 300.0},
         )
-    )  # fmt: skip
+    )
 
 
 def _gpt2():
     return GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=VOCAB, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=FF, n_positions=64, pad_token_id=0, bos_token_id=1,
+            vocab_size=VOCAB,
+            n_embd=WIDTH,
+            n_layer=LAYERS,
+            n_head=HEADS,
+            n_inner=FF,
+            n_positions=64,
+            pad_token_id=0,
+            bos_token_id=1,
             eos_token_id=None,
         )
-    )  # fmt: skip
+    )
 
 
 def _build(make):

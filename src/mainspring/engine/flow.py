@@ -216,7 +216,12 @@ class Flow:
 
     def _narrowed_for_later(self, place: Place, site: Site, value: Tensor) -> Tensor:
         """A value of one generation step: its fresh tokens, narrowed on all axes that do not count rows or tokens."""
-        if self.fresh is not None and place.item in ("k", "v") and place.site.stack == "" and not place.site.name.startswith("cross."):
+        if (
+            self.fresh is not None
+            and place.item in ("k", "v")
+            and place.site.stack == ""
+            and not place.site.name.startswith("cross.")
+        ):
             value = value[:, -self.fresh :]  # keys and values of earlier steps come along from the cache
         return self._window(place, tuple((k, i) for k, i in site.select if k not in LATER), value).get(value)
 
@@ -253,9 +258,7 @@ class Flow:
         layouts = {axis: self.rows[stack] for axis, stack in place.rows_of.items() if stack in self.rows}
         token = next((i for i, a in enumerate(axes) if a in ("pos", "query")), None)
         start = 0 if token is None else self._first_column(place, value, token)
-        return compile_window(
-            select, axes, tuple(value.shape), layouts, start=start, final=self.fresh is None, name=place.site
-        )
+        return compile_window(select, axes, tuple(value.shape), layouts, start=start, final=self.fresh is None, name=place.site)
 
 
 _ORDER = {name: i for i, name in enumerate((*TOP_SITES, *LAYER_SITES))}

@@ -1,7 +1,7 @@
 """One forward pass: place hooks, run, take them off, and hand back a trace."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -61,10 +61,8 @@ def execute(
         if flow.attention:
             stack.enter_context(routed(attention_configs(plan.points)))
         stack.enter_context(flow.attach())
-        try:
+        with suppress(Stop):
             output = atlas.module(**kwargs)
-        except Stop:
-            pass
     check_fired(plan, flow.fired)
     values = {site: kept[-1] for site, kept in flow.kept.items()}
     depths = {stack: atlas.depth(stack) for stack in {site.stack for site in values if site.layers is not None}}

@@ -1,4 +1,4 @@
-"""Every site of a model as a table: its shape, what can be done there, what it is the same tensor as, and why some are refused."""
+"""Every site of a model as a table: its shape, what can be done there, its other names, and why some are refused."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ class SiteRow:
 
 @dataclass(frozen=True)
 class SiteTable:
-    """Rows of `SiteRow`. Iterable; `where("*.attn.*")` keeps the rows whose site matches a pattern; `offered` those not refused."""
+    """Rows of `SiteRow`. Iterable; `where("attn.*")` keeps the rows whose site matches a pattern, `offered` those not refused."""
 
     model: str
     rows: tuple[SiteRow, ...] = field(default=(), repr=False)

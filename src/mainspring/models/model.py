@@ -21,9 +21,9 @@ from mainspring.trace import Trace
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mainspring.engine.generate import Controller
     from mainspring.engine.edges.attribution import EdgeScores
     from mainspring.engine.edges.graph import Graph
+    from mainspring.engine.generate import Controller
     from mainspring.engine.sweeps.sweep import Sweep
     from mainspring.models.listing import SiteTable
     from mainspring.models.report import Report
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Can", "Model"]
 
 Reads = Site | str | Iterable[Site | str] | None
-Changes = Edit | Iterable[Edit] | None
+Changes = Edit | Iterable[Edit | Iterable[Edit]] | None
 
 VERBS = ("read", "write", "grad", *OPERATIONS)
 """What `can` answers for."""
@@ -324,16 +324,24 @@ class Model:
         return patch_edges(self, inputs, edges, other, reference=reference, over=over, read=read, spans=spans)
 
     def attribute_edges(
-        self, inputs: Any, other: Any, metric: Any, *, steps: int = 0, reference: Any = None, spans: Mapping[str, Any] | None = None
+        self,
+        inputs: Any,
+        other: Any,
+        metric: Any,
+        *,
+        steps: int = 0,
+        reference: Any = None,
+        over: tuple[str, ...] = ("batch", "pos"),
+        spans: Mapping[str, Any] | None = None,
     ) -> "EdgeScores":
         """By how much the metric would change if each edge alone carried its other value, to first order (EAP).
 
         One forward and one backward pass for all edges. With `steps`, gradients are averaged over that many inputs between the
-        two (integrated gradients). `other` and `reference` are as for `patch_edges`.
+        two (integrated gradients). `other`, `reference` and `over` are as for `patch_edges`.
         """
         from mainspring.engine.edges.attribution import attribute_edges
 
-        return attribute_edges(self, inputs, other, metric, steps=steps, reference=reference, spans=spans)
+        return attribute_edges(self, inputs, other, metric, steps=steps, reference=reference, over=over, spans=spans)
 
     # ---- what it offers ----
 

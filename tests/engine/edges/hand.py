@@ -1,6 +1,8 @@
-"""Four decoders of two layers written out by hand in plain torch, from their weights: the oracle of edges. Imports nothing of ours.
+"""Four decoders of two layers written out by hand in plain torch, from their weights: the oracle of edges. Imports nothing of
+ours.
 
-A node's input is the sum of what it is sent, edge by edge: that is all there is to an edge. One text at a time, without padding.
+A node's input is the sum of what it is sent, edge by edge: that is all there is to an edge. One text at a time, without
+padding.
 """
 
 import functools
@@ -29,7 +31,8 @@ def _module(family):
     if family == "gpt2":
         return GPT2LMHeadModel(
             GPT2Config(
-                vocab_size=VOCAB, n_positions=32, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=FF, layer_norm_epsilon=1e-3, **NONE
+                vocab_size=VOCAB, n_positions=32, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=FF, layer_norm_epsilon=1e-3,
+                **NONE,
             )
         )  # fmt: skip
     if family == "neox":
@@ -40,8 +43,8 @@ def _module(family):
             )
         )  # fmt: skip
     shared = dict(
-        vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=2, head_dim=6,
-        intermediate_size=FF, rms_norm_eps=1e-3, attention_bias=True, rope_parameters=ROPE, **NONE,
+        vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=2,
+        head_dim=6, intermediate_size=FF, rms_norm_eps=1e-3, attention_bias=True, rope_parameters=ROPE, **NONE,
     )  # fmt: skip
     if family == "llama":
         return LlamaForCausalLM(LlamaConfig(**shared, mlp_bias=True, tie_word_embeddings=False))
@@ -60,7 +63,10 @@ def build(family):
         torch.manual_seed(1)
         module = _module(family).eval()
         for name, p in module.named_parameters():
-            p.normal_(0, 1.2 * (p.shape[0] if "c_" in name else p.shape[1]) ** -0.5) if p.ndim > 1 else p.add_(0.3 * torch.randn_like(p))
+            if p.ndim > 1:
+                p.normal_(0, 1.2 * (p.shape[0] if "c_" in name else p.shape[1]) ** -0.5)
+            else:
+                p.add_(0.3 * torch.randn_like(p))
             if "wte" in name or "embed" in name:
                 p.mul_(3)
     return module
@@ -117,7 +123,8 @@ class Hand:
         if self.family == "gpt2":
             x = self.norm(x, layer, "ln_1")
             start = "qkv".index(part) * WIDTH + head * d
-            return x @ self.at(layer, "attn.c_attn.weight")[:, start : start + d] + self.at(layer, "attn.c_attn.bias")[start : start + d]
+            mine = slice(start, start + d)
+            return x @ self.at(layer, "attn.c_attn.weight")[:, mine] + self.at(layer, "attn.c_attn.bias")[mine]
         x = self.norm(x, layer, "input_layernorm")
         if self.family == "neox":
             start = head * 3 * d + "qkv".index(part) * d
@@ -201,9 +208,7 @@ class Hand:
 
         group = HEADS // self.kv
         for layer in range(LAYERS):
-            k, v = (
-                [self.project(part, layer, g, stream((part, layer, g), bias)) for g in range(self.kv)] for part in "kv"
-            )
+            k, v = ([self.project(part, layer, g, stream((part, layer, g), bias)) for g in range(self.kv)] for part in "kv")
             q = [self.project("q", layer, h, stream(("q", layer, h), bias)) for h in range(HEADS)]
             out = [self.head_out(layer, h, self.mix(layer, q[h], k[h // group], v[h // group])) for h in range(HEADS)]
             added = self.attention_bias(layer)

@@ -22,16 +22,18 @@ families = pytest.mark.parametrize("family", tuple(KV))
 GROUPED = Graph(4, 2, (False, False))
 
 
-# ---- text --------------------------------------------------------------------------------------------------------------------------
+# ---- text --------------------------------------------------------------------------------------------------------------------
 
 
 def test_edges_print_and_parse():
+    places = (None, -1, slice(1, 3), [0, 2], span("subject").last, torch.tensor([1, 2]))
     for edge in GROUPED.edges:
-        for placed in (edge, edge.at(-1), edge.at(slice(1, 3)), edge.at([0, 2]), edge.at(span("subject").last), edge.at(torch.tensor([1, 2]))):
+        for placed in map(edge.at, places):
             assert parse_edge(str(placed)) == placed
             assert hash(parse_edge(str(placed))) == hash(placed)
     assert str(GROUPED.edges[0]) == "embed -> layers.0.head.0.q"
-    assert GROUPED.edge(" layers.0.head.2->layers.1.head.3.k ( pos = -1 )").text == "layers.0.head.2 -> layers.1.kv_head.1.k(pos=-1)"
+    loose = GROUPED.edge(" layers.0.head.2->layers.1.head.3.k ( pos = -1 )")
+    assert loose.text == "layers.0.head.2 -> layers.1.kv_head.1.k(pos=-1)"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_selecting():
         GROUPED.select("layers.9.* -> logits")
 
 
-# ---- circuits ----------------------------------------------------------------------------------------------------------------------
+# ---- circuits ----------------------------------------------------------------------------------------------------------------
 
 
 @families
@@ -94,6 +96,23 @@ def test_a_circuit_runs_with_all_other_edges_ablated(family):
     assert error(none.run(model, [CLEAN], [OTHER]).logits, model.run([OTHER]).logits) < 1e-5
     zero = dataclasses.replace(circuit, ablation="zero").run(model, [CLEAN]).logits[0]
     assert error(zero, hand.run(CLEAN, lambda r, s, v: v if (s, r) in inside else torch.zeros_like(v))[0]) < 1e-5
+
+
+@families
+def test_a_circuit_may_hold_edges_at_some_tokens_only(family):
+    hand, model, rng = Hand(family), ms.wrap(build(family)), random.Random(6)
+    places = {e: rng.choice(([0, 5], [2, 3], [5], [0, 1, 2, 3, 4, 5])) for e in hand.edges() if rng.random() < 0.5}
+    circuit = Circuit.of(model, [ours(e, None if len(p) == 6 else tuple(p)) for e, p in places.items()])
+    sent = hand.run(OTHER)[1]
+
+    def seen(receiver, sender, value):
+        mixed = sent[sender].clone()
+        kept = places.get((sender, receiver), [])
+        mixed[kept] = value[kept]
+        return mixed
+
+    assert error(circuit.run(model, [CLEAN], [OTHER]).logits[0], hand.run(CLEAN, seen)[0]) < 1e-5
+    assert Circuit.from_json(circuit.to_json()) == circuit
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "neox"])
@@ -120,12 +139,14 @@ def test_a_circuit_keeps_its_rules():
     assert "counted by head" in str(again)
     assert len(str(again).splitlines()) == 2 + len(circuit.edges)
     reference = texts(6, 6, 6, seed=11)
-    assert torch.equal(again.run(model, [CLEAN], reference=reference).logits, circuit.run(model, [CLEAN], reference=reference).logits)
+    runs = [c.run(model, [CLEAN], reference=reference).logits for c in (again, circuit)]
+    assert torch.equal(*runs)
     positive = Circuit.from_scores(model, scores, 5, sign="positive")
     assert all(s > 0 for s in positive.scores)
     with pytest.raises(InputError, match="other="):
         positive.run(model, [CLEAN])
-    for wrong in ("{}", "[]", "no", circuit.to_json().replace('"mean"', '"median"'), circuit.to_json().replace('"version": 1', '"version": 2')):
+    written = circuit.to_json()
+    for wrong in ("{}", "[]", "no", written.replace('"mean"', '"median"'), written.replace('"version": 1', '"version": 2')):
         with pytest.raises(InputError):
             Circuit.from_json(wrong)
 
@@ -148,13 +169,14 @@ def test_connected_and_view():
     assert {str(e) for e in circuit.connected().edges} == set(chain)
     view = circuit.connected().view()
     assert [n.id for n in view.nodes] == ["embed", "layers.0.head.1", "layers.1.mlp", "logits"]
-    assert [(e.source, e.target, e.via) for e in view.edges][0] == ("embed", "layers.0.head.1", "q")
+    first = view.edges[0]
+    assert (first.source, first.target, first.via) == ("embed", "layers.0.head.1", "q")
     assert {n.layer for n in view.nodes} == {-1, 0, 1, LAYERS}
     grouped = Circuit.of(ms.wrap(build("llama")), "embed -> layers.0.kv_head.1.v").view()
     assert [e.target for e in grouped.edges] == ["layers.0.head.2", "layers.0.head.3"]
 
 
-# ---- paths -------------------------------------------------------------------------------------------------------------------------
+# ---- paths -------------------------------------------------------------------------------------------------------------------
 
 
 @families

@@ -1,4 +1,5 @@
-"""Exact edge patching against the same models written out by hand: every kind of edge, whole sets, positions, batches, padding."""
+"""Exact edge patching against the same models written out by hand: every kind of edge, whole sets, positions, batches,
+padding."""
 
 import random
 
@@ -49,11 +50,13 @@ def test_the_graph_has_the_edges_that_the_model_has(family):
 
 
 @families
-def test_every_single_edge(family):
-    hand, model = Hand(family), model_of(family)
+def test_single_edges_of_every_kind(family):
+    """For each receiver input one sender of each kind."""
+    hand, model, rng = Hand(family), model_of(family), random.Random(5)
+    chosen = {(receiver, sender[0]): (sender, receiver) for sender, receiver in rng.sample(hand.edges(), len(hand.edges()))}
     other, clean = Shares.of(model, [OTHER]), hand.run(CLEAN)[0]
     moved, worst = 0.0, 0.0
-    for edge in hand.edges():
+    for edge in chosen.values():
         found = model.patch_edges([CLEAN], [ours(edge)], other).logits[0]
         want = hand.patched(CLEAN, OTHER, [edge])
         worst, moved = max(worst, error(found, want)), max(moved, error(want, clean))
@@ -128,6 +131,16 @@ def test_batches_and_padding(family, side):
 
 
 @families
+def test_the_other_run_may_be_a_trace_or_one_row_for_all(family):
+    model = model_of(family)
+    clean = texts(6, 6, 6, seed=12)
+    want = model.patch_edges(clean, "*.head.* -> layers.1.*", [OTHER] * 3).logits
+    trace = model.run([OTHER], read=Shares.sites(model))
+    for other in ([OTHER], trace, Shares.from_trace(model, trace)):
+        assert error(model.patch_edges(clean, "*.head.* -> layers.1.*", other).logits, want) < 1e-6
+
+
+@families
 def test_zero_and_mean(family):
     hand, model, rng = Hand(family), model_of(family), random.Random(2)
     edges = [e for e in hand.edges() if rng.random() < 0.3]
@@ -139,7 +152,11 @@ def test_zero_and_mean(family):
     flat = {s: torch.cat([run[s] for run in sent]).mean(0) for s in sent[0]}
     want = hand.run(CLEAN, lambda r, s, v: flat[s].expand_as(v) if (s, r) in chosen else v)[0]
     assert error(model.patch_edges([CLEAN], given, "mean", reference=reference).logits[0], want) < 1e-5
-    placed = {s: torch.stack([torch.stack([run[s][p] for run in sent if p < len(run[s])]).mean(0) for p in range(6)]) for s in flat}
+
+    def at_position(s, p):
+        return torch.stack([run[s][p] for run in sent if p < len(run[s])]).mean(0)
+
+    placed = {s: torch.stack([at_position(s, p) for p in range(6)]) for s in flat}
     want = hand.run(CLEAN, lambda r, s, v: placed[s] if (s, r) in chosen else v)[0]
     found = model.patch_edges([CLEAN], given, "mean", reference=reference, over=("batch",))
     assert error(found.logits[0], want) < 1e-5
@@ -149,8 +166,8 @@ def test_a_key_value_head_is_one_receiver_of_its_group():
     model = model_of("llama")
     graph = model.graph()
     assert graph.edge("embed -> layers.1.head.3.k") == graph.edge("embed -> layers.1.kv_head.1.k")
-    patched = model.patch_edges([CLEAN], "embed -> layers.1.kv_head.1.v", [OTHER], read=[at.layers[1].attn.z, at.layers[1].attn.v])
-    clean = model.run([CLEAN], read=[at.layers[1].attn.z, at.layers[1].attn.v])
+    patched = model.patch_edges([CLEAN], "embed -> layers.1.kv_head.1.v", [OTHER], read=at.layers[1].attn.z)
+    clean = model.run([CLEAN], read=at.layers[1].attn.z)
     same = [torch.equal(patched[at.layers[1].attn.z(head=h)], clean[at.layers[1].attn.z(head=h)]) for h in range(HEADS)]
     assert same == [True, True, False, False]
 
@@ -164,7 +181,9 @@ def test_the_model_is_left_as_it_was(family):
     assert hooks_on(model.module) == []
 
 
-@pytest.mark.parametrize("poison", ["mlp before attention", "next layer", "own layer", "doubled", "wrong head", "no grouping", "bias sent"])
+@pytest.mark.parametrize(
+    "poison", ["mlp before attention", "next layer", "own layer", "doubled", "wrong head", "no grouping", "bias sent"]
+)
 def test_wrong_graphs_are_told_apart(poison):
     """The oracle with one classical mistake does not agree with exact patching: the checks above would catch the mistake."""
     family = "llama"

@@ -17,7 +17,10 @@ def organism():
     planted = plant(shipped.program(), host="gpt2", disguise=shipped.disguise, seed=0, measure=False)
     model = ms.wrap(planted.module.eval(), tokenizer=planted.tokenizer)
     graph = model.graph()
-    wired = {e: graph.edge(f"{e.source} -> {e.target}" + ("" if e.via in ("mlp", "logits") else f".{e.via}")) for e in planted.truth.edges}
+    wired = {}
+    for e in planted.truth.edges:
+        part = "" if e.via in ("mlp", "logits") else f".{e.via}"
+        wired[e] = graph.edge(f"{e.source} -> {e.target}{part}")
     return model, planted.program, wired
 
 

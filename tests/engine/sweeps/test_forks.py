@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conformance.zoo import CASES
 
 import mainspring as ms
+from conformance.zoo import CASES
 from mainspring import at
 from mainspring.engine.sweeps.grid import grid
 from mainspring.errors import EditNeverFired, InputError
@@ -143,7 +143,11 @@ def test_bare_functions_see_one_row_at_a_time(llama):
 
 def test_edits_that_look_across_rows_loop(llama):
     rows = torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(1))
-    sets = [at.layers[0].resid_post.ablate("resample"), at.layers[1].resid_post.patch(row=[1, 2, 0]), at.layers[0].mlp.out(row=1).scale(0)]
+    sets = [
+        at.layers[0].resid_post.ablate("resample"),
+        at.layers[1].resid_post.patch(row=[1, 2, 0]),
+        at.layers[0].mlp.out(row=1).scale(0),
+    ]
     swept = llama.sweep(rows, sets, logit_difference(5, 6))
     assert sum(n for _, n in swept.plan.plain) == 9
     close(swept.values, naive(llama, rows, sets, lambda logits: logits[:, -1, 5] - logits[:, -1, 6]))

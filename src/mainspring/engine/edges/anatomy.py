@@ -1,13 +1,13 @@
 """What stands between the residual stream and the inputs of heads and MLPs, found by watching one small forward pass.
 
-The map says where residuals, projections and outputs are. The norm in front of a projection is the module whose output is the very
-tensor that the projection is given, so no name is relied on. What the pass shows must add up: each sublayer reads the stream of its
-layer, through its norm alone, and adds to it. Where it does not, edges have no meaning and the architecture is refused with the reason.
+The map says where residuals, projections and outputs are. The norm in front of a projection is the module whose output is
+the very tensor that the projection is given, so no name is relied on. What the pass shows must add up: each sublayer reads
+the stream of its layer, through its norm alone, and adds to it. Where it does not, edges have no meaning and the
+architecture is refused with the reason.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mainspring.edits import Edits
 from mainspring.engine.edges.graph import Graph
+from mainspring.engine.edges.watching import Watched, norm_before, watching
 from mainspring.engine.forms import Flattened, Form, HeadShare, Scaled
 from mainspring.engine.places import Place
 from mainspring.engine.plan import make_plan
@@ -93,15 +94,6 @@ class Anatomy:
     graph: Graph
 
 
-@dataclass(eq=False)
-class _Watched:
-    """The calls of one pass: for each module the first tensor that it was given and that it returned, and its turn."""
-
-    given: dict[nn.Module, Tensor] = field(default_factory=dict)
-    returned: dict[nn.Module, Tensor] = field(default_factory=dict)
-    turn: dict[nn.Module, int] = field(default_factory=dict)
-
-
 def anatomy_of(model: Runner) -> Anatomy:
     """The anatomy of a model, watched once and remembered with its map."""
     atlas = model.atlas
@@ -132,7 +124,7 @@ def _observe(model: Runner) -> Anatomy:
     tokens = (torch.arange(3, 15) * 7 % size).reshape(2, 6).tolist()
     prepared = model.prepare(tokens)
     plan = make_plan(atlas, tuple(read), Edits(), prepared.rows, batch=prepared.batch, until="end")
-    with _watching(atlas.module) as watched:
+    with watching(atlas.module) as watched:
         try:
             trace = execute(atlas, arguments(model, prepared), plan, prepared.rows, batch=prepared.batch)
         except (AttributeError, TypeError, ValueError) as error:  # what models say when they miss an image, or another stream
@@ -153,26 +145,26 @@ def _observe(model: Runner) -> Anatomy:
     return Anatomy(layers, _entrance(norm.module, names), graph)
 
 
-def _layer(atlas: Any, i: int, watched: _Watched, trace: Any, names: Mapping[nn.Module, str]) -> Layer:
+def _layer(atlas: Any, i: int, watched: Watched, trace: Any, names: Mapping[nn.Module, str]) -> Layer:
     place = {name: atlas.place(Site(name, i)) for name in _SITES}
     pre, post = trace[Site("resid_pre", i)], trace[Site("resid_post", i)]
     attended, added = trace[Site("attn.add", i)], trace[Site("mlp.add", i)]
     if i and not _close(trace[Site("resid_post", i - 1)], pre):
         raise _refusal(f"the stream changes between layers {i - 1} and {i}")
     if not _close(pre + attended + added, post):
-        raise _refusal(f"what the sublayers of layer {i} add does not sum to what the residual stream gains (post-norm, or scaled)")
+        raise _refusal(f"what the sublayers of layer {i} add is not what the residual stream gains (post-norm, or scaled)")
     projections = {part: place[f"attn.{part}_proj"] for part in "qkv"}
     norms = set()
     for part, tap in projections.items():
-        norms.add(_norm_before(tap.module, pre, watched, f"the {part} projection of layer {i}"))
+        norms.add(_stream_norm(tap.module, pre, watched, f"the {part} projection of layer {i}"))
     if len(norms) != 1:
         raise _refusal(f"the projections of layer {i} read different norms")
     entry = _mlp_entry(atlas, i, watched)
     middle = pre + attended
-    norm, read = _norm_of(entry, watched)
+    norm, read = norm_before(entry, watched)
     reads_pre, reads_middle = _close(_shaped(read, pre), pre), _close(_shaped(read, pre), middle)
     if not reads_pre and not reads_middle:
-        raise _refusal(f"the MLP of layer {i} reads neither the stream before attention nor the one after it through a norm alone")
+        raise _refusal(f"the MLP of layer {i} reads the stream neither before nor after attention through a norm alone")
     parallel = not reads_middle
     stream = place["resid_pre"] if parallel else atlas.place(Site("resid_mid", i))
     if not parallel and not _close(trace[Site("resid_mid", i)], middle):
@@ -182,8 +174,9 @@ def _layer(atlas: Any, i: int, watched: _Watched, trace: Any, names: Mapping[nn.
         raise _refusal(f"the output of attention in layer {i} is no sum over heads")
     link = _link(place["attn.out"], place["attn.add"], trace[Site("attn.out", i)], attended, i)
     return Layer(
-        place["resid_pre"], stream, parallel, projections, norms.pop(), norm, _entrance(entry, names, watched.given[entry].ndim == 2),
-        place["attn.z"], share, place["attn.out"], place["attn.add"], link, place["mlp.add"],
+        place["resid_pre"], stream, parallel, projections, norms.pop(), norm,
+        _entrance(entry, names, watched.given[entry].ndim == 2), place["attn.z"], share, place["attn.out"], place["attn.add"],
+        link, place["mlp.add"],
     )  # fmt: skip
 
 
@@ -194,37 +187,21 @@ def _link(out: Place, add: Place, returned: Tensor, added: Tensor, i: int) -> Li
         return Link(add.form.factor)
     if type(add.form) is Form and add.end == "output":
         link = Link(norm=add.module)
-        if _close(returned.float() * link.scale(returned, added), added.float()):
+        if _close((returned * link.scale(returned, added)).to(added), added):
             return link
     raise _refusal(f"what attention adds in layer {i} is no linear function of its output, given the norm's scale")
 
 
-def _norm_before(module: nn.Module, stream: Tensor, watched: _Watched, what: str) -> nn.Module | None:
+def _stream_norm(module: nn.Module, stream: Tensor, watched: Watched, what: str) -> nn.Module | None:
     if module not in watched.given:
         raise _refusal(f"{what} is not called as a module")
-    norm, read = _norm_of(module, watched)
+    norm, read = norm_before(module, watched)
     if not _close(_shaped(read, stream), stream):
         raise _refusal(f"{what} does not read the residual stream through a norm alone")
     return norm
 
 
-def _norm_of(module: nn.Module, watched: _Watched) -> tuple[nn.Module | None, Tensor]:
-    """The module that made the tensor that `module` is given, and what that one was given; None if no module did, or a layer."""
-    given = watched.given[module]
-    for maker, made in watched.returned.items():
-        before = maker in watched.given and watched.turn[maker] < watched.turn[module]
-        # dropout that does nothing returns the very tensor that it is given
-        if made is given and before and watched.given[maker] is not made and _may_be_norm(maker):
-            return maker, watched.given[maker]
-    return None, given
-
-
-def _may_be_norm(module: nn.Module) -> bool:
-    """Norms hold no matrices: embeddings and whole layers, which may stand before a sublayer without a norm, do."""
-    return not any(p.ndim > 1 for p in module.parameters())
-
-
-def _mlp_entry(atlas: Any, i: int, watched: _Watched) -> nn.Module:
+def _mlp_entry(atlas: Any, i: int, watched: Watched) -> nn.Module:
     """The outermost module below the layer that holds the MLP; where it has none of its own, its first projection."""
     layer = atlas.layer("", i)
     inner = [atlas.place(Site("mlp.out", i)).module]
@@ -243,36 +220,6 @@ def _mlp_entry(atlas: Any, i: int, watched: _Watched) -> nn.Module:
 def _entrance(module: nn.Module, names: Mapping[nn.Module, str], flat: bool = False) -> Place:
     site = Site(f"{names[module]}.input", stack="module")
     return Place(site, module, "input", None, Flattened() if flat else Form())
-
-
-@contextmanager
-def _watching(root: nn.Module) -> Iterator[_Watched]:
-    watched, handles, turn = _Watched(), [], 0
-
-    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        nonlocal turn
-        given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
-        if given is not None:
-            watched.given[module], watched.turn[module] = given, turn
-        turn += 1
-
-    def after(module: nn.Module, args: Any, output: Any) -> None:
-        returned = output[0] if isinstance(output, tuple | list) and output else output
-        if isinstance(returned, Tensor):
-            watched.returned[module] = returned
-
-    modes = {m: m.training for m in root.modules()}
-    try:
-        root.eval()
-        for module in root.modules():
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(module.register_forward_hook(after))
-        yield watched
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _offers(atlas: Any, site: Site) -> bool:

@@ -2,15 +2,17 @@
 
     score(sender -> receiver) = < other share - clean share, d metric / d (the receiver's own input stream) >
 
-The gradient at a receiver's own input is not the gradient of the residual stream, which all that follow share. It is taken where the
-receiver begins (a head's q, k or v, the MLP's input, the final norm's input) and carried back through the projection and the norm
-alone, row by row, by the model's own modules; so the forward pass is never split into one stream for each receiver. A key-value head
-is one receiver, and gathers the gradient of all its query heads.
+The gradient at a receiver's own input is not the gradient of the residual stream, which all that follow share. It is taken
+where the receiver begins (a head's q, k or v, the MLP's input, the final norm's input) and carried back through the
+projection and the norm alone, row by row, by the model's own modules; so the forward pass is never split into one stream
+for each receiver. A key-value head is one receiver, and gathers the gradient of all its query heads.
 
-With `steps` the gradients are averaged over inputs whose embeddings lie between the two (integrated gradients, at midpoints).
+With `steps` the gradients are averaged over inputs whose embeddings lie between the two (integrated gradients, at
+midpoints).
 
-Sign: positive when carrying the other value would raise the metric. What it does not do: see effects of second order, such as a
-saturated softmax; `edge_effects` is exact. Reference: Syed, Rager and Conmy 2023; Hanna, Pezzelle and Belinkov 2024 for `steps`.
+Sign: positive when carrying the other value would raise the metric. What it does not do: see effects of second order, such
+as a saturated softmax; `edge_effects` is exact. Reference: Syed, Rager and Conmy 2023; Hanna, Pezzelle and Belinkov 2024
+for `steps`.
 """
 
 from collections.abc import Iterator
@@ -25,7 +27,6 @@ from mainspring.engine.edges.scores import EdgeScores
 from mainspring.engine.edges.senders import Shares, aligned, as_shares
 from mainspring.engine.forms import Seen
 from mainspring.errors import InputError
-from mainspring.rows import Rows
 from mainspring.sites import Site
 from mainspring.trace import Trace
 

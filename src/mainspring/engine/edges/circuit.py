@@ -1,7 +1,7 @@
 """A circuit: the edges that are said to do the work, with all that is needed to judge the claim again.
 
-The same edges score differently by sign policy, ablation and counting rule, so a circuit holds them; and the fingerprint of the model
-that it was found on. It prints as a table, travels as JSON and runs: every edge outside carries its other value.
+The same edges score differently by sign policy, ablation and counting rule, so a circuit holds them; and the fingerprint of
+the model that it was found on. It prints as a table, travels as JSON and runs: every edge outside carries its other value.
 """
 
 import hashlib
@@ -16,8 +16,10 @@ from torch import nn
 from mainspring.engine.edges.anatomy import Runner, anatomy_of
 from mainspring.engine.edges.graph import COUNTING, Graph
 from mainspring.engine.edges.names import Edge, Receiver, Sender, parse_sender
-from mainspring.engine.edges.patch import patch_edges
+from mainspring.engine.edges.patch import run_wired
 from mainspring.engine.edges.scores import SIGNS, EdgeScores
+from mainspring.engine.edges.senders import as_shares
+from mainspring.engine.edges.wiring import Source
 from mainspring.errors import InputError
 from mainspring.trace import Trace
 
@@ -45,9 +47,9 @@ class Circuit:
     method: str = ""
 
     def __post_init__(self) -> None:
-        for name, value, known in (("sign", self.sign, SIGNS), ("ablation", self.ablation, ABLATIONS), ("counting", self.counting, COUNTING)):
-            if value not in known:
-                raise InputError(f"{name}={value!r}: choose one of {', '.join(known)}")
+        for name, known in (("sign", SIGNS), ("ablation", ABLATIONS), ("counting", COUNTING)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(known)}")
         if len(set(self.edges)) != len(self.edges):
             raise InputError("a circuit names an edge twice")
         for edge in self.edges:
@@ -70,7 +72,7 @@ class Circuit:
         chosen = {Sender("embed"), *(parse_sender(node) for node in nodes)}
         if strange := next((s for s in chosen if s not in set(graph.senders)), None):
             raise InputError(f"{strange} is no node of {graph}")
-        edges = [e for e in graph.edges if e.sender in chosen and (e.receiver.kind == "logits" or _holds(chosen, graph, e.receiver))]
+        edges = [e for e in graph.edges if e.sender in chosen and _holds(chosen, graph, e.receiver)]
         return cls.of(model, edges, method="all edges between nodes", **options)
 
     @classmethod
@@ -85,9 +87,7 @@ class Circuit:
         mean = scores.of(kept) if kept else None
         edges = mean.edges if mean is not None else ()
         values = tuple(mean.mean.tolist()) if mean is not None else ()
-        return cls(
-            graph, edges, values, sign, fingerprint=model_fingerprint(model.atlas.module), method=scores.method, **options
-        )
+        return cls(graph, edges, values, sign, fingerprint=model_fingerprint(model.atlas.module), method=scores.method, **options)
 
     # ---- what it is ----
 
@@ -132,8 +132,8 @@ class Circuit:
     ) -> Trace:  # fmt: skip
         """Run the model with every edge outside the circuit ablated.
 
-        `other` gives the counterfactual inputs (or trace, or shares) of "resample", `reference` what "mean" averages. A model with
-        other weights than those of the fingerprint is refused, unless `any_model`.
+        `other` gives the counterfactual inputs (or trace, or shares) of "resample", `reference` what "mean" averages. A model
+        with other weights than those of the fingerprint is refused, unless `any_model`.
         """
         graph = anatomy_of(model).graph
         if graph != self.graph:
@@ -142,9 +142,8 @@ class Circuit:
             raise InputError("this circuit was found on other weights; pass any_model=True to run it all the same")
         if self.ablation == "resample" and other is None:
             raise InputError("this circuit is tested by resampling: pass counterfactual inputs as other=")
-        value = other if self.ablation == "resample" else self.ablation
-        outside = self.graph.without(self.edges)
-        return patch_edges(model, inputs, outside, value, reference=reference, over=self.over, read=read, spans=spans)
+        shares = as_shares(model, other if self.ablation == "resample" else self.ablation, reference, self.over)
+        return run_wired(model, inputs, [Source(self.edges, shares, outside=True)], read=read, spans=spans)
 
     def view(self) -> "GraphView":
         """Nodes by layer, and edges with the size and sign of their scores."""
@@ -209,7 +208,8 @@ def _targets(graph: Graph, receiver: Receiver) -> list[str]:
 
 
 def _holds(chosen: set[Sender], graph: Graph, receiver: Receiver) -> bool:
-    return any(parse_sender(target) in chosen for target in _targets(graph, receiver))
+    """Whether one of the nodes behind a receiver input is chosen; the logits always are."""
+    return receiver.kind == "logits" or any(parse_sender(target) in chosen for target in _targets(graph, receiver))
 
 
 def model_fingerprint(module: nn.Module) -> str:

@@ -126,16 +126,16 @@ class Graph:
             ordered = [edge.at(pos) for edge in ordered]
         return tuple(dict.fromkeys((*ordered, *placed)))
 
-    def without(self, edges: Iterable[Edge | str]) -> tuple[Edge, ...]:
+    def without(self, edges: Edge | str | Iterable[Edge | str]) -> tuple[Edge, ...]:
         """Every edge of the graph that is not among `edges`, which name no positions."""
-        gone = set(self.select(*edges))
+        gone = set(self.select(edges))
         if placed := next((e for e in gone if e.pos is not None), None):
             raise SiteError(f"{placed}: the other tokens of this edge are neither in nor out; name edges without pos= here")
         return tuple(e for e in self.edges if e not in gone)
 
-    def count(self, edges: Iterable[Edge | str] | None = None, rule: str = "input") -> int:
+    def count(self, edges: Edge | str | Iterable[Edge | str] | None = None, rule: str = "input") -> int:
         """How many edges there are, by a rule of `COUNTING`; positions of one edge count once."""
-        chosen = self.edges if edges is None else {e.everywhere for e in self.select(*edges)}
+        chosen = self.edges if edges is None else {e.everywhere for e in self.select(edges)}
         if rule == "input":
             return len(chosen)
         if rule == "head":

@@ -4,15 +4,16 @@ For every receiver input with patched edges
 
     seen = residual - sum over its patched edges of (the sender's share in this run - its other value)
 
-and the model's own norm and projection make the input from `seen`: the heads concerned are written over the projection's output, the
-MLP's input and the final norm's input likewise. All else is the model's own pass, so an unpatched edge carries what its sender adds
-in this very run. Neighbouring receivers stand on the batch axis, so a layer costs one more call of its norm and projections.
+and the model's own norm and projection make the input from `seen`: the heads concerned are written over the projection's
+output, the MLP's input and the final norm's input likewise. All else is the model's own pass, so an unpatched edge carries
+what its sender adds in this very run. Neighbouring receivers stand on the batch axis, so a layer costs one more call of its
+norm and projections.
 
-Cost: the forward pass, plus for each layer its projections on as many rows as there are different inputs. What it does not do: see
-into attention patterns or neurons; dropout (models are run as they are, and are exact in eval mode).
+Cost: the forward pass, plus for each layer its projections on as many rows as there are different inputs. What it does not
+do: see into attention patterns or neurons; dropout (models are run as they are, and are exact in eval mode).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from mainspring.edits import Edits
 from mainspring.engine.attention import routed
 from mainspring.engine.edges.anatomy import Anatomy, Layer, Runner, anatomy_of, arguments
-from mainspring.engine.edges.names import Edge, Sender
+from mainspring.engine.edges.names import Sender
 from mainspring.engine.edges.senders import aligned, as_shares, head_shares
 from mainspring.engine.edges.wiring import Source, View, Wiring, wire
 from mainspring.engine.flow import Flow, Point, active
@@ -57,8 +58,8 @@ def patch_edges(
         model: a model whose architecture has edges.
         inputs: as for `model.run`.
         edges: edges, their texts, or texts with wildcards; with `pos=` at some tokens only.
-        other: where the other values come from: inputs to run, a trace that holds `share_sites`, `Shares`, "zero", or "mean" (of
-            `reference`, `over` the batch and the tokens, or the batch alone).
+        other: where the other values come from: inputs to run, a trace that holds `Shares.sites(model)`, `Shares`, "zero", or
+            "mean" (of `reference`, `over` the batch and the tokens, or the batch alone).
         reference: what "mean" averages.
         over: what "mean" averages over.
         read: sites to keep. A residual site keeps the stream itself, which is more than any one receiver sees.
@@ -141,8 +142,9 @@ class _Run:
             self.slots_of.setdefault(sender, []).append(slot)
         for i, layer in enumerate(anatomy.layers):
             self._place_layer(i, layer)
-        if wiring.logits is not None:
-            self._on(anatomy.final, lambda value: self._entered(wiring.logits, value, value, None), wiring.logits)
+        last = wiring.logits
+        if last is not None:
+            self._on(anatomy.final, lambda value: self._entered(last, value, value, None), last)
 
     def _on(self, place: Place, handler: Handler, *waiting: View) -> None:
         point = Point(place)

@@ -1,8 +1,9 @@
 """What single edges and whole paths do, exactly, by composing edge patching.
 
-`edge_effects` patches many edges one at a time: each has its own copy of the batch, so many share a forward pass. `patch_paths` lets
-a change go along given paths only: the first edge of each path carries the other value, its later edges what their senders then add,
-and every other edge of the graph the value of the clean run, so all other heads and MLPs are frozen.
+`edge_effects` patches many edges one at a time: each has its own copy of the batch, so many share a forward pass.
+`patch_paths` lets a change go along given paths only: the first edge of each path carries the other value, its later edges
+what their senders then add, and every other edge of the graph the value of the clean run, so all other heads and MLPs are
+frozen.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,7 +41,9 @@ def edge_effects(
     spans: Any = None,
     tokens: int = TOKENS,
 ) -> EdgeScores:
-    """The change of the metric when each of `edges` alone carries its other value: exact, at one row of a pass for each edge and input.
+    """The change of the metric when each of `edges` alone carries its other value, exactly.
+
+    Costs one row of a forward pass for each edge and input.
 
     `metric` maps a trace to one number for each row. `tokens` bounds how many tokens stand in one forward pass.
     """

@@ -55,7 +55,10 @@ class EdgeScores:
         return self.mean.abs() if sign == "absolute" else self.mean if sign == "positive" else -self.mean
 
     def top(self, count: int, sign: str = "absolute") -> tuple[Edge, ...]:
-        """The edges that count most, best first; ties in the order of the graph. "positive" and "negative" leave out the others."""
+        """The edges that count most, best first; ties in the order of the graph.
+
+        The policies "positive" and "negative" leave out scores of the other sign.
+        """
         strength = self.strength(sign)
         order = torch.argsort(strength, descending=True, stable=True)[: max(0, count)].tolist()
         return tuple(self.edges[i] for i in order if sign == "absolute" or strength[i] > 0)

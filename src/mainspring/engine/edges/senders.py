@@ -1,9 +1,9 @@
 """Each sender's additive share of the residual stream in one run.
 
-The stream behind any layer is the sum of the shares of all senders before it, plus the biases of the output projections, which
-belong to no sender. A head's share is its part of the output projection; where the output is scaled, or normed before it is
-added, the share is that part times the factor, or times the norm's own gain and scale in that run. Behind such a norm the heads of
-a layer share one scale, so what a head adds depends a little on what its neighbours compute.
+The stream behind any layer is the sum of the shares of all senders before it, plus the biases of the output projections,
+which belong to no sender. A head's share is its part of the output projection; where the output is scaled, or normed before
+it is added, the share is that part times the factor, or times the norm's own gain and scale in that run. Behind such a norm
+the heads of a layer share one scale, so what a head adds depends a little on what its neighbours compute.
 """
 
 from collections.abc import Mapping
@@ -57,6 +57,11 @@ class Shares:
     rows: Rows | None
     prefix: bool = False
 
+    @staticmethod
+    def sites(model: Runner) -> tuple[Site, ...]:
+        """What a trace must have read for its shares to be known."""
+        return share_sites(anatomy_of(model))
+
     @classmethod
     def of(cls, model: Runner, inputs: Any, spans: Any = None) -> "Shares":
         """Run the model once."""
@@ -64,7 +69,7 @@ class Shares:
 
     @classmethod
     def from_trace(cls, model: Runner, trace: Trace) -> "Shares":
-        """From a trace that holds `share_sites`."""
+        """From a trace that holds `Shares.sites(model)`."""
         anatomy = anatomy_of(model)
         values: dict[Sender, Tensor] = {Sender("embed"): trace[Site("resid_pre", 0)]}
         biases = []
@@ -83,7 +88,10 @@ class Shares:
         return self.values[sender]
 
     def mean(self, over: tuple[str, ...] = ("batch", "pos")) -> "Shares":
-        """The mean share of each sender over the batch and all tokens, or over the batch for each position; padding does not count."""
+        """The mean share of each sender over the batch and all tokens, or over the batch for each position.
+
+        Padding does not count.
+        """
         if tuple(over) not in (("batch",), ("batch", "pos")):
             raise InputError(f'a mean is over ("batch",) or ("batch", "pos"), not {over}')
         by_position = tuple(over) == ("batch",)
@@ -136,7 +144,8 @@ def aligned(value: Tensor, theirs: Rows | None, mine: Rows | None, prefix: bool 
         other = row if theirs.batch == mine.batch else 0
         if theirs.lengths[other] != length and not (prefix and theirs.lengths[other] > length):
             raise ShapeMismatch(
-                f"row {row} has {length} tokens here and {theirs.lengths[other]} in the other run; edges need texts of equal length"
+                f"row {row} has {length} tokens here and {theirs.lengths[other]} in the other run; "
+                "edges need texts of equal length"
             )
         start = theirs.offsets[other]
         out[row, offset : offset + length] = value[other, start : start + length]

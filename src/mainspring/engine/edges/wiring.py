@@ -1,11 +1,12 @@
-"""Which receiver sees which sender as what, in which rows and at which tokens: edges with their other values, laid out for one batch.
+"""Which receiver sees which sender as what, in which rows and at which tokens: edges laid out for one batch.
 
 A `Source` gives edges another value. Receivers of one place that see the same are joined, so their input is computed once.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +24,15 @@ __all__ = ["Source", "Term", "View", "Wiring", "wire"]
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """These edges carry what `shares` say (None: zero), in these rows of the batch (None: in all)."""
+    """These edges carry what `shares` say (None: zero), in these rows of the batch (None: in all).
+
+    With `outside` it is all other edges that do so, and all other tokens of those that name positions.
+    """
 
     edges: tuple[Edge, ...]
     shares: Shares | None
     in_rows: tuple[int, ...] | None = None
+    outside: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,7 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Wiring:
-    """The views of attention by layer, of the MLP by layer, and of the logits; `slots` are the different shares of the sources."""
+    """The views of attention by layer, of the MLP by layer, and of the logits; `slots` are the shares that sources hold."""
 
     attention: Mapping[int, tuple[View, ...]]
     mlp: Mapping[int, View]
@@ -68,16 +73,23 @@ class Wiring:
 def wire(graph: Graph, sources: Iterable[Source], rows: Rows) -> Wiring:
     """Lay edges out for a batch. An edge that two sources give a value at one token is refused."""
     found: dict[Receiver, dict[tuple[Sender, int], list[Tensor | None]]] = {}
-    masks: dict[tuple[Index | None, tuple[int, ...] | None], Tensor | None] = {}
-    slots: dict[int, tuple[int, Shares | None]] = {}
+    masks, slots = _Masks(rows), dict[int, tuple[int, Shares | None]]()
     for source in sources:
         slot, _ = slots.setdefault(id(source.shares), (len(slots), source.shares))
+        given: dict[tuple[Sender, Receiver], list[Tensor | None]] = {}
         for edge in source.edges:
-            key = (edge.pos, source.in_rows)
-            if key not in masks:
-                masks[key] = _mask(edge.pos, source.in_rows, rows)
-            found.setdefault(edge.receiver, {}).setdefault((edge.sender, slot), []).append(masks[key])
-    unions: dict[tuple[int, ...], Tensor] = {}
+            given.setdefault((edge.sender, edge.receiver), []).append(masks.of(edge.pos, source.in_rows))
+        carried = {pair: masks.union(several) for pair, several in given.items()}
+        if source.outside:
+            everywhere, inside, carried = masks.of(None, source.in_rows), carried, {}
+            for edge in graph.edges:
+                pair = (edge.sender, edge.receiver)
+                if pair not in inside:
+                    carried[pair] = everywhere
+                elif (mask := inside[pair]) is not None:
+                    carried[pair] = masks.complement(mask)
+        for (sender, receiver), mask in carried.items():
+            found.setdefault(receiver, {}).setdefault((sender, slot), []).append(mask)
     attention: dict[int, dict[tuple, tuple[list[Receiver], tuple[Term, ...]]]] = {}
     mlp: dict[int, View] = {}
     logits: View | None = None
@@ -86,8 +98,8 @@ def wire(graph: Graph, sources: Iterable[Source], rows: Rows) -> Wiring:
         if receiver not in found:
             continue
         terms = [
-            Term(sender, slot, _union(given, unions))
-            for (sender, slot), given in sorted(found[receiver].items(), key=lambda item: (order[item[0][0]], item[0][1]))
+            Term(sender, slot, masks.union(several))
+            for (sender, slot), several in sorted(found[receiver].items(), key=lambda item: (order[item[0][0]], item[0][1]))
         ]
         _refuse_conflicts(receiver, terms)
         if receiver.kind == "logits":
@@ -109,32 +121,51 @@ def _view(receivers: list[Receiver], terms: tuple[Term, ...]) -> View:
     return View(tuple(receivers), terms, None if bool(touched.all()) else touched.nonzero().flatten())
 
 
-def _mask(pos: Index | None, in_rows: tuple[int, ...] | None, rows: Rows) -> Tensor | None:
-    if pos is None and in_rows is None:
-        return None
-    shape = (rows.batch, rows.width)
-    mask = torch.ones(shape, dtype=torch.bool)
-    if pos is not None:
-        window = compile_window((("pos", pos),), ("batch", "pos"), shape, {"pos": rows}, name="edge")
-        mask = window.put(torch.zeros(shape, dtype=torch.bool), torch.tensor(True).expand(window.shape))
-    if in_rows is not None:
-        chosen = torch.zeros(rows.batch, 1, dtype=torch.bool)
-        chosen[list(in_rows)] = True
-        mask = mask & chosen
-    return mask
+class _Masks:
+    """Masks [b, p] of a batch; equal ones are one object, by which views are joined. None is everywhere."""
 
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._made: dict[Any, Tensor | None] = {}
 
-def _union(masks: list[Tensor | None], unions: dict[tuple[int, ...], Tensor]) -> Tensor | None:
-    """One mask for an edge that is named several times; equal unions are one object, by which views are joined."""
-    distinct = {id(m): m for m in masks}
-    if id(None) in distinct:
-        return None
-    if len(distinct) == 1:
-        return masks[0]
-    key = tuple(sorted(distinct))
-    if key not in unions:
-        unions[key] = torch.stack([m for m in distinct.values() if m is not None]).any(dim=0)
-    return unions[key]
+    def of(self, pos: Index | None, in_rows: tuple[int, ...] | None) -> Tensor | None:
+        """The tokens that a position picks, in some rows."""
+        key = (pos, in_rows)
+        if key not in self._made:
+            self._made[key] = None if pos is None and in_rows is None else self._mask(pos, in_rows)
+        return self._made[key]
+
+    def union(self, masks: list[Tensor | None]) -> Tensor | None:
+        """One mask for an edge that is named several times."""
+        distinct = {id(m): m for m in masks}
+        if len(distinct) == 1:
+            return masks[0]
+        whole = [m for m in distinct.values() if m is not None]
+        if len(whole) < len(distinct):
+            return None
+        return self._interned(("union", *sorted(distinct)), lambda: torch.stack(whole).any(dim=0))
+
+    def complement(self, mask: Tensor) -> Tensor:
+        """All other tokens."""
+        return self._interned(("complement", id(mask)), lambda: ~mask)
+
+    def _interned(self, key: tuple, make: Callable[[], Tensor]) -> Tensor:
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = make()
+        return found
+
+    def _mask(self, pos: Index | None, in_rows: tuple[int, ...] | None) -> Tensor:
+        shape = (self.rows.batch, self.rows.width)
+        mask = torch.ones(shape, dtype=torch.bool)
+        if pos is not None:
+            window = compile_window((("pos", pos),), ("batch", "pos"), shape, {"pos": self.rows}, name="edge")
+            mask = window.put(torch.zeros(shape, dtype=torch.bool), torch.tensor(True).expand(window.shape))
+        if in_rows is not None:
+            chosen = torch.zeros(self.rows.batch, 1, dtype=torch.bool)
+            chosen[list(in_rows)] = True
+            mask = mask & chosen
+        return mask
 
 
 def _refuse_conflicts(receiver: Receiver, terms: list[Term]) -> None:

@@ -1,6 +1,6 @@
 """Invariants about batches and generation: padding changes nothing, and greedy decoding gives the model's own tokens."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ PADDING = "batched equals alone"
 GENERATE = "generation equals the model's own"
 
 
-def padding(bench: Bench, sides: Mapping[str, tuple[Mapping[str, Any], list[Mapping[str, Any]]]]) -> Iterator[Row]:
+def padding(bench: Bench, sides: Mapping[str, tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> Iterator[Row]:
     """`sides` gives for each padding side a batch, and the same rows alone."""
     stacks = [s for s in bench.model.atlas.towers if s != "vision"]
     last = [Site("resid_post", bench.model.atlas.depth(s) - 1, s) for s in stacks]
@@ -46,7 +46,9 @@ def padding(bench: Bench, sides: Mapping[str, tuple[Mapping[str, Any], list[Mapp
             yield Row(name, "", "failed", error, "padding changes what is read")
 
 
-def _bare_padding(bench: Bench, batch: Mapping[str, Any], alone: list[Mapping[str, Any]], together: Trace) -> tuple[float, bool]:
+def _bare_padding(
+    bench: Bench, batch: Mapping[str, Any], alone: Sequence[Mapping[str, Any]], together: Trace
+) -> tuple[float, bool]:
     """How far the bare module's own output is from exact at best, and whether the run gave that very output."""
     module, rows = bench.model.module, together.read.rows.get("")
     mask = batch.get("attention_mask")

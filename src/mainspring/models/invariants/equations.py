@@ -133,7 +133,7 @@ def residual(seen: Seen, stack: str, layer: int, written: str = "") -> Outcome:
     adds = {name: _wide(seen, stack, layer, f"{name}.add") for name in ("attn", "cross", "ssm", "mlp")}
     mixers = {name: value for name, value in adds.items() if name != "mlp" and value is not None}
     norms = [find_module(module, path) for path in table.norms]
-    before: Callable[[Tensor, int], Tensor] = lambda x, i: x  # noqa: E731
+    before: Callable[[Tensor, int], Tensor] = lambda x, i: x
     after = before
     if table.residual in ("normed", "post-norm"):
         dtype = seen.model.dtype

@@ -29,8 +29,10 @@ def projections(bench: Bench, values: Mapping[Site, Tensor]) -> Iterator[Row]:
     found: dict[Site, Found] = {}
     for site in bench.sampled(last=False):
         part, _, rest = site.name.partition(".")
+        if rest not in ("q_proj", "k_proj", "v_proj"):
+            continue
         parts = {word: Site(f"{part}.{word}", site.layers, site.stack) for word in "qkv"}
-        if rest not in ("q_proj", "k_proj", "v_proj") or not all(s in values for s in (site, *parts.values())):
+        if not all(s in values for s in (site, *parts.values())):
             continue
         try:
             found[site] = _one_projection(bench, site, rest[0], parts, values)
@@ -42,11 +44,11 @@ def projections(bench: Bench, values: Mapping[Site, Tensor]) -> Iterator[Row]:
 
 def _one_projection(bench: Bench, site: Site, word: str, parts: Mapping[str, Site], values: Mapping[Site, Tensor]) -> Found:
     heads = values[site].shape[2]
+    key = "head" if "head" in (site.axes or ()) else "kv_head"
     largest = 0.0
     for head in sorted({min(1, heads - 1), heads - 1}):
         value = values[site][:, :, head]
-        selector = {"head" if (site.axes or ())[2] == "head" else "kv_head": head}
-        edit = site(**selector).set(value + bench.noise(value))
+        edit = site(**{key: head}).set(value + bench.noise(value))
         moved = bench.run(edits=edit, read=list(parts.values()), until="auto")
         for other, place in parts.items():
             change = (moved[place] - values[place]).double().norm(dim=-1).sum((0, 1))
@@ -93,7 +95,11 @@ def gradients(bench: Bench, sites: list[Site], values: Mapping[Site, Tensor]) ->
     if bench.model.dtype not in (torch.float32, torch.float64):
         yield Row(GRADIENT, "", "not applicable", None, f"finite differences mean nothing in {bench.model.dtype}")
         return
-    weight = bench.noise(answer(bench.run()))
+    plain = bench.run()
+    weight = bench.noise(answer(plain))
+    layout = plain.read.rows.get("")
+    if layout is not None and layout.padded and weight.shape[:2] == (layout.batch, layout.width):
+        weight = weight * layout.mask().to(weight)[:, :, None]  # what is computed at padding means nothing
 
     def metric(trace: Trace) -> Tensor:
         return (answer(trace) * weight).sum()
