@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mainspring import measure as measure
     from mainspring.edits import Edit as Edit
     from mainspring.edits import Edits as Edits
+    from mainspring.engine.sweeps.grid import grid as grid
     from mainspring.models.load import load as load
     from mainspring.models.load import wrap as wrap
     from mainspring.models.model import Model as Model

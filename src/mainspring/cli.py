@@ -28,7 +28,12 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps")]
 def sites(model: ModelName, pattern: Annotated[str, typer.Argument(help="only sites like this, as 'attn.*'")] = "*") -> None:
     """List what a model offers: every site, its shape, and what can be done there."""
     table = _open(model).sites()
-    _print(table.where(pattern) if pattern != "*" else table)
+    shown = table.where(pattern) if pattern != "*" else table
+    if not len(shown):
+        from mainspring.errors import UnknownSite, nearest
+
+        raise UnknownSite(f"no site is like {pattern!r}{nearest(pattern, {row.name for row in table})}")
+    _print(shown)
 
 
 @app.command()
@@ -37,7 +42,7 @@ def run(
     prompt: Prompt,
     read: Reads = None,
     edit: Edits = None,
-    top: Annotated[int, typer.Option(help="how many next tokens to show")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="how many next tokens to show")] = 5,
     save: Annotated[str | None, typer.Option(help="write the trace to this safetensors file")] = None,
     device: Device = None,
 ) -> None:
@@ -125,6 +130,7 @@ def _edits(model: "Model", texts: list[str] | None) -> list[Any]:
 
 
 def _next_tokens(model: "Model", trace: "Trace", plain: "Trace | None", top: int) -> Any:
+    from rich.markup import escape
     from rich.table import Table
 
     chances = trace["logits(pos=-1)"][0].float().softmax(-1)
@@ -132,18 +138,19 @@ def _next_tokens(model: "Model", trace: "Trace", plain: "Trace | None", top: int
     table = Table("next token", "probability", *(["without edits"] if before is not None else []))
     for token in chances.topk(min(top, len(chances))).indices.tolist():
         word = repr(model.tokenizer.decode([token])) if model.tokenizer is not None else str(token)
-        table.add_row(word, f"{chances[token]:.4f}", *([f"{before[token]:.4f}"] if before is not None else []))
+        table.add_row(escape(word), f"{chances[token]:.4f}", *([f"{before[token]:.4f}"] if before is not None else []))
     return table
 
 
 def _values(trace: "Trace") -> Any:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("site", "shape", "mean", "norm of the last entry")
     for site, value in trace.read.items():
         if site.name != "logits":
             last = value.float().flatten(0, -2)[-1].norm() if value.ndim > 1 else value.float().norm()
-            table.add_row(str(site), str(list(value.shape)), f"{value.float().mean():.4g}", f"{last:.4g}")
+            table.add_row(escape(str(site)), str(list(value.shape)), f"{value.float().mean():.4g}", f"{last:.4g}")
     return table
 
 

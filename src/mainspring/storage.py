@@ -253,6 +253,8 @@ def _replace_all(files: Mapping[Path, bytes]) -> None:
             drafts[path].write_bytes(content)
         for path, draft in drafts.items():
             os.replace(draft, path)
+    except OSError as error:
+        raise LoadError(f"cannot write {', '.join(map(str, files))}: {error.strerror or error}") from error
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)

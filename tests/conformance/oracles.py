@@ -2,8 +2,8 @@
 
 Imports nothing of mainspring. `Witness(case).run(inputs)` gives a tensor for every site that it knows, by the site's text; a
 value may be changed on its way (`edits`) or stay in the autograd graph (`grad`). Attention is computed by a function written out
-here that is registered with transformers; where a model computes attention itself, its pattern is what its dropout module is given,
-or follows from what torch's fused kernel is given.
+here that is registered with transformers; where a model computes attention itself, its pattern is what its dropout module is
+given, or follows from what torch's fused kernel is given.
 """
 
 from collections import Counter

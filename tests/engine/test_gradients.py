@@ -215,7 +215,7 @@ def test_finite_differences(double, site):
 
 @pytest.mark.parametrize("frozen_net", [False, True])
 def test_a_tensor_with_several_readers(frozen_net):
-    """The gradient at a module's input counts what that module makes of it, as a write there would; at the output, all readers."""
+    """The gradient at a module's input counts that module alone, as a write there would; at an output, all who read it."""
 
     class Fork(nn.Module):
         def __init__(self):

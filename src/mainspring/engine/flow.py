@@ -184,7 +184,7 @@ class Flow:
         if not self.original:
             self._keep(point, value)
         if self.attached and point.reads and not place.shared:
-            # what is kept stays as it is, also when the caller writes into what flows on (Falcon adds attention to the MLP's output so)
+            # what is kept stays as it is, also when the caller writes into what flows on, as Falcon does
             value = value.clone()
         elif value is old and not (self.gradients and point.reads):
             return raw

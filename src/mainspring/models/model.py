@@ -330,6 +330,7 @@ class Model:
         metric: Any,
         *,
         steps: int = 0,
+        by_token: bool = False,
         reference: Any = None,
         over: tuple[str, ...] = ("batch", "pos"),
         spans: Mapping[str, Any] | None = None,
@@ -337,11 +338,13 @@ class Model:
         """By how much the metric would change if each edge alone carried its other value, to first order (EAP).
 
         One forward and one backward pass for all edges. With `steps`, gradients are averaged over that many inputs between the
-        two (integrated gradients). `other`, `reference` and `over` are as for `patch_edges`.
+        two (integrated gradients). `by_token` also keeps what each token contributes. `other`, `reference` and `over` are as for
+        `patch_edges`.
         """
         from mainspring.engine.edges.attribution import attribute_edges
 
-        return attribute_edges(self, inputs, other, metric, steps=steps, reference=reference, over=over, spans=spans)
+        options: dict[str, Any] = {"steps": steps, "by_token": by_token, "reference": reference, "over": over, "spans": spans}
+        return attribute_edges(self, inputs, other, metric, **options)
 
     # ---- what it offers ----
 

@@ -61,6 +61,25 @@ def test_scores_are_slopes_of_exact_patching(family):
 
 
 @families
+def test_a_token_of_a_score_is_the_slope_of_the_edge_at_that_token(family):
+    model = ms.wrap(build(family))
+    clean, other = texts(5, 3, seed=14), texts(5, 3, seed=15)
+    here, there = Shares.of(model, clean), Shares.of(model, other)
+    scores = model.attribute_edges(clean, other, METRIC, by_token=True)
+    assert scores.by_token.shape == (len(scores), 2, 5)
+    assert torch.allclose(scores.values, model.attribute_edges(clean, other, METRIC).values, atol=1e-5)
+    assert float(scores.by_token[:, 1, 3:].abs().max()) == 0.0  # padding
+    pos, edges = 1, scores.top(12)
+    ends = []
+    for step in (0.01, -0.01):
+        near = Shares({s: here[s] + step * (there[s] - here[s]) for s in here.values}, here.biases, here.rows)
+        ends.append(edge_effects(model, clean, near, METRIC, [e.at(pos) for e in edges]).values)
+    found = scores.of(edges).by_token[:, :, pos]
+    order = [scores.of(edges).edges.index(e.everywhere) for e in model.graph().select([e.at(pos) for e in edges])]
+    assert error(found[order], (ends[0] - ends[1]) / 0.02) < 1e-2
+
+
+@families
 def test_edges_into_a_receiver_sum_to_the_effect_of_its_whole_input(family):
     """Where the model is replaced by its tangent, a node's effect is that of its input, whichever way it is cut into senders."""
     model = ms.wrap(build(family))

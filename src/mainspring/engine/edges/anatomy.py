@@ -6,6 +6,7 @@ the stream of its layer, through its norm alone, and adds to it. Where it does n
 architecture is refused with the reason.
 """
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -94,11 +95,16 @@ class Anatomy:
     graph: Graph
 
 
+_lock = threading.Lock()
+
+
 def anatomy_of(model: Runner) -> Anatomy:
     """The anatomy of a model, watched once and remembered with its map."""
     atlas = model.atlas
     if "edges" not in atlas.__dict__:
-        atlas.__dict__["edges"] = _observe(model)
+        with _lock:  # watching changes the modes of modules, so two threads must not do it at once
+            if "edges" not in atlas.__dict__:
+                atlas.__dict__["edges"] = _observe(model)
     return atlas.__dict__["edges"]
 
 

@@ -40,13 +40,15 @@ def attribute_edges(
     metric: Any,
     *,
     steps: int = 0,
+    by_token: bool = False,
     reference: Any = None,
     over: tuple[str, ...] = ("batch", "pos"),
     spans: Any = None,
 ) -> EdgeScores:
     """Scores of every edge. `other` and `reference` as for `patch_edges`; `metric` maps a trace to one number for each row.
 
-    `steps` 0 takes the gradient at the clean input.
+    `steps` 0 takes the gradient at the clean input. `by_token` also keeps each token's part of a score, which is that of the edge
+    at this token alone.
     """
     anatomy = anatomy_of(model)
     if steps < 0:
@@ -72,9 +74,13 @@ def attribute_edges(
     found = []
     for receiver in anatomy.graph.receivers:
         count = len(anatomy.graph.senders_of(receiver))
-        found.append(torch.einsum("sbpd,bpd->sb", stacked[:count], total[receiver].float() / len(points)))
+        shape = "sbp" if by_token else "sb"
+        found.append(torch.einsum(f"sbpd,bpd->{shape}", stacked[:count], total[receiver].float() / len(points)))
+    values = torch.cat(found)
     method = "edge attribution" if steps == 0 else f"edge attribution, {steps} steps"
-    return EdgeScores(anatomy.graph, anatomy.graph.edges, torch.cat(found), method)
+    if by_token:
+        return EdgeScores(anatomy.graph, anatomy.graph.edges, values.sum(-1), method, values)
+    return EdgeScores(anatomy.graph, anatomy.graph.edges, values, method)
 
 
 def receiver_gradients(

@@ -28,6 +28,9 @@ __all__ = ["direct_effects", "edge_effects", "patch_paths"]
 TOKENS = 8192
 """How many tokens one forward pass of `edge_effects` may hold."""
 
+LOGITS = 1 << 27
+"""How many logits it may give."""
+
 
 def edge_effects(
     model: Runner,
@@ -53,7 +56,8 @@ def edge_effects(
     prepared = model.prepare(inputs, spans=spans)
     rows = prepared.rows[""]
     base = _measured(run_wired(model, inputs, [], read=sites, spans=spans), metric, 0, rows.batch)
-    copies = max(1, min(len(chosen), tokens // (rows.batch * rows.width)))
+    limit = min(tokens, LOGITS // (model.atlas.vocabulary or 1))
+    copies = max(1, min(len(chosen), limit // (rows.batch * rows.width)))
     found: list[Tensor] = []
     for start in range(0, len(chosen), copies):
         part = chosen[start : start + copies]

@@ -22,12 +22,14 @@ class EdgeScores:
     """`values[edge, row]`: by how much the metric of a row changes when that edge alone carries its other value.
 
     Positive: the patch raises the metric, so in the clean run the edge holds it down. `method` says how the numbers were had.
+    `by_token[edge, row, column]`, where it was asked for, says how they come together from the columns of the padded texts.
     """
 
     graph: Graph
     edges: tuple[Edge, ...]
     values: Tensor
     method: str
+    by_token: Tensor | None = None
 
     @cached_property
     def mean(self) -> Tensor:
@@ -66,8 +68,10 @@ class EdgeScores:
     def of(self, edges: Iterable[Edge | str]) -> "EdgeScores":
         """The scores of some of the edges."""
         chosen = self.graph.select(edges)
-        rows = [self.values[self._place[e]] for e in chosen]
-        return EdgeScores(self.graph, chosen, torch.stack(rows), self.method)
+        rows = [self._place[e] for e in chosen]
+        return EdgeScores(
+            self.graph, chosen, self.values[rows], self.method, None if self.by_token is None else self.by_token[rows]
+        )
 
     def __str__(self) -> str:
         lines = [f"{self.method}: {len(self.edges)} edges, {self.values.shape[1]} inputs"]

@@ -1,5 +1,6 @@
 """One forward pass watched from outside: which module was given which tensor, by identity and not by value."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,16 +22,21 @@ class Watched:
 
 @contextmanager
 def watching(root: nn.Module) -> Iterator[Watched]:
-    watched, handles, turn = Watched(), [], 0
+    """Watch what this thread runs below `root`, in eval mode; every module's own mode comes back afterwards."""
+    watched, handles, turn, mine = Watched(), [], 0, threading.get_ident()
 
-    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+    def before(module: nn.Module, args: Any, kwargs: Any = None) -> None:
         nonlocal turn
-        given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
+        if threading.get_ident() != mine:
+            return
+        given = next((x for x in (*args, *(kwargs or {}).values()) if isinstance(x, Tensor)), None)
         if given is not None:
             watched.given[module], watched.turn[module] = given, turn
         turn += 1
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() != mine:
+            return
         returned = output[0] if isinstance(output, tuple | list) and output else output
         if isinstance(returned, Tensor):
             watched.returned[module] = returned
