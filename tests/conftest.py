@@ -17,6 +17,11 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_configure(config):
+    if os.environ.get("MAINSPRING_TYPES"):  # the checker picks at random which items of a container it looks at
+        config.addinivalue_line("filterwarnings", "ignore:Do not use the `random` module inside strategies")
+
+
 def pytest_collection_modifyitems(config, items):
     if os.environ.get("MAINSPRING_TYPES"):
         wrong = [item for item in items if item.get_closest_marker("wrong_types")]

@@ -243,6 +243,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damaged_documents(name):
     change, error, message = DAMAGE[name]
@@ -258,6 +259,7 @@ def test_documents_of_no_form(document):
         edits_of(document, {})
 
 
+@pytest.mark.wrong_types
 def test_damaged_files(tmp_path):
     with pytest.raises(errors.LoadError, match="no file"):
         load_edits(tmp_path / "nothing")

@@ -63,12 +63,13 @@ class Site(EditVerbs):
                 chosen.pop(key, None)
             else:
                 chosen[key] = as_index(value, key)
-        return replace(self, select=tuple(sorted(chosen.items(), key=lambda item: _ORDER[item[0]])))
+        select = tuple(chosen.items()) if len(chosen) < 2 else tuple(sorted(chosen.items(), key=lambda item: _ORDER[item[0]]))
+        return Site(self.name, self.layers, self.stack, select)
 
     @property
     def bare(self) -> "Site":
         """The same place without selectors."""
-        return replace(self, select=()) if self.select else self
+        return Site(self.name, self.layers, self.stack) if self.select else self
 
     def of_row(self, row: int) -> "Site":
         """The site as it concerns one row of a batch: per-row indices become that row's."""

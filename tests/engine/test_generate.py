@@ -82,9 +82,11 @@ def test_options_that_were_not_asked_for_are_off_whatever_the_checkpoint_says():
     torch.manual_seed(3)
     expected = own(plain, batch, do_sample=True, temperature=2.0, top_p=1.0, top_k=0)
     assert torch.equal(ms.wrap(module).generate(batch, max_new_tokens=8, temperature=2.0, seed=3).tokens, expected)
-    found = ms.wrap(module).generate(batch, max_new_tokens=8, read=at.layers[1].attn.k)
+    read = [at.layers[1].attn.k, at.layers[1].attn.pattern, at.layers[1].resid_post]
+    found, expected = (ms.wrap(m).generate(batch, max_new_tokens=8, read=read) for m in (module, plain))
     assert torch.equal(found.tokens, own(plain, batch))
-    assert found[at.layers[1].attn.k].shape[1] == batch["input_ids"].shape[1] + 7
+    for site in read:
+        torch.testing.assert_close(found[site], expected[site])
 
 
 def test_what_shapes_the_models_own_distribution_stays():

@@ -363,5 +363,8 @@ def test_a_controller_may_not_ask_for_what_cannot_be():
     model = ms.wrap(CASES["llama"].build())
     with pytest.raises(errors.LayerOutOfRange):
         model.generate([[20, 21]], controller=lambda s: at.layers[7].resid_post.scale(0.0), max_new_tokens=4)
+    late = at.layers[1].resid_post(step=3).scale(0.0)
+    with pytest.raises(errors.EditNeverFired, match="step=3"):  # taken away before its step
+        model.generate([[20, 21]], edits=late, controller=lambda s: at.embed.scale(1.0), max_new_tokens=6)
     with pytest.raises(errors.EditNeverFired):  # the prompt is over
         model.generate([[20, 21]], controller=lambda s: at.layers[1].resid_post(pos=0).scale(0.0), max_new_tokens=4)

@@ -62,6 +62,7 @@ def test_a_stream_gives_what_the_whole_gives(guarded):
     assert tuple("".join(s.text[row] for s in steps) for row in range(3)) == whole.text
     for i, step in enumerate(steps):
         torch.testing.assert_close(step.logits, whole.logits[:, 12 + i])
+        assert not step.logits.requires_grad
     assert [s.done.tolist() for s in steps] == [[False] * 3] * 5 + [[True] * 3]
     assert stream.result is stream.result
     assert torch.equal(stream.result.tokens, whole.tokens)

@@ -7,14 +7,14 @@ it, also when the model raises.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mainspring.engine.forms import Seen
+from mainspring.engine.forms import Form, Seen
 from mainspring.engine.inside import Inside
 from mainspring.engine.operations import Operation
 from mainspring.engine.places import Place
@@ -81,7 +81,7 @@ class Flow:
         self.outputs: dict[nn.Module, list[Point]] = {}
         self.attention: dict[nn.Module, dict[str, Point]] = {}
         self.inside: dict[nn.Module, dict[str, list[Point]]] = {}
-        for point in sorted(points, key=_rank):
+        for point in sorted(points, key=_rank) if len(points) > 1 else points:
             place = point.place
             if place.end == "attention":
                 self.attention.setdefault(place.module, {})[str(place.item)] = point
@@ -96,7 +96,7 @@ class Flow:
         """Put the hooks on for one forward pass of this thread."""
         handles: list[Any] = []
         outer, active.flow = active.flow, self
-        mode = Inside(self.inside, self.passing, lambda: active.flow is self) if self.inside else nullcontext()
+        mode = Inside(self.inside, self.passing, lambda: active.flow is self) if self.inside else None
         try:
             for module, points in self.inputs.items():
                 handles.append(module.register_forward_pre_hook(self._before(points), with_kwargs=True))
@@ -105,10 +105,12 @@ class Flow:
                 handles.append(module.register_forward_hook(self._after(points), prepend=True))
             if self.stop_after is not None:
                 handles.append(self.stop_after.register_forward_hook(self._stop))
-            if isinstance(mode, Inside):
-                handles.extend(mode.hooks())
-            with mode:
+            if mode is None:
                 yield
+            else:
+                handles.extend(mode.hooks())
+                with mode:
+                    yield
         finally:
             active.flow = outer
             for handle in handles:
@@ -159,7 +161,13 @@ class Flow:
 
     def visit(self, point: Point, raw: Tensor, inputs: Tensor | None) -> Tensor:
         """Read and edit one place as the forward pass goes by; returns the tensor that flows on (`raw` itself if unchanged)."""
-        place, seen = point.place, Seen(inputs, self.batch)
+        place = point.place
+        if not point.operations and not self.attached and not self.original:
+            # only read: what flows on is what came
+            form = place.form
+            self._keep(point, raw if type(form) is Form else form.read(raw, Seen(inputs, self.batch)))
+            return raw
+        seen = Seen(inputs, self.batch)
         # the value will be written over `raw`, and what the operations keep of `raw` for the backward pass must stay
         copied = place.shared and bool(point.operations) and torch.is_grad_enabled()
         old = value = place.form.read(raw.clone() if copied else raw, seen)
@@ -269,7 +277,8 @@ def _rank(point: Point) -> int:
 
     A head's share comes before the sum of all, a sum before what is added of it; raw module sites come last.
     """
-    return _ORDER.get(point.place.site.name, len(_ORDER)) if point.place.site.stack != "module" else len(_ORDER)
+    site = point.place.site
+    return len(_ORDER) if site.stack == "module" else _ORDER.get(site.name, len(_ORDER))
 
 
 def module_axes(ndim: int) -> tuple[str, ...]:
@@ -298,8 +307,10 @@ def _argument(place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> in
 
 
 def _picked(place: Place, output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
     found = output
-    if isinstance(output, Mapping) and not isinstance(output, Tensor):
+    if isinstance(output, Mapping):
         found = output[place.item] if place.item in output else next(iter(output.values()))
     elif isinstance(output, tuple | list):
         found = output[place.item if isinstance(place.item, int) else 0]

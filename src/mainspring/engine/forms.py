@@ -5,6 +5,7 @@ changes no bit.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -27,8 +28,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """What a form may need beside the tensor: the module's own input, and the number of rows of the batch."""
 
     inputs: Tensor | None = None

@@ -68,8 +68,8 @@ class Sampling:
         return chosen
 
 
-_OFF = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "cache_implementation", "prefill_chunk_size")
-"""Options of checkpoints that would sample otherwise than asked, or pass tokens through the model in another layout."""
+_OFF = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "cache_implementation")
+"""Options of checkpoints that would sample otherwise than asked, or keep keys and values in another layout."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """One forward pass: place hooks, run, take them off, and hand back a trace."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -56,13 +56,9 @@ def execute(
         windows=plan.windows,
     )
     output: Any = None
-    with ExitStack() as stack:
-        stack.enter_context(torch.set_grad_enabled(attached or grad_of is not None))
-        if flow.attention:
-            stack.enter_context(routed(attention_configs(plan.points)))
-        stack.enter_context(flow.attach())
-        with suppress(Stop):
-            output = atlas.module(**kwargs)
+    routes = routed(attention_configs(plan.points)) if flow.attention else nullcontext()
+    with torch.set_grad_enabled(attached or grad_of is not None), routes, flow.attach(), suppress(Stop):
+        output = atlas.module(**kwargs)
     check_fired(plan, flow.fired)
     values = {site: kept[-1] for site, kept in flow.kept.items()}
     depths = {stack: atlas.depth(stack) for stack in {site.stack for site in values if site.layers is not None}}

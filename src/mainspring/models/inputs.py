@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mainspring.errors import EmptyBatch, InputError, MissingTokenizer, PositionError
 from mainspring.rows import Rows, Spans
 
-__all__ = ["Prepared", "accepted", "prepare_inputs"]
+__all__ = ["Prepared", "accepted", "is_encoder_decoder", "prepare_inputs", "token_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def prepare_inputs(
     if isinstance(inputs, Mapping) and "role" not in inputs:
         if images is not None:
             raise InputError("give images= beside text or messages; a dictionary of the model's own arguments holds its own")
-        return _own_arguments(dict(inputs), spans, device, _encoder_decoder(module))
+        return _own_arguments(dict(inputs), spans, device, is_encoder_decoder(module))
     inputs = [inputs] if isinstance(inputs, Mapping) else inputs
     if images is not None:
         return _with_images(inputs, images, processor, spans, side, device)
@@ -79,7 +79,7 @@ def prepare_inputs(
             if not row:
                 raise EmptyBatch(f"row {i} of the inputs has no tokens")
         # encoders may count positions from the left, so they pad on the right
-        ids, mask = _pad(rows_of_ids, "right" if _encoder_decoder(module) else side, _pad_id(tokenizer, module))
+        ids, mask = _pad(rows_of_ids, "right" if is_encoder_decoder(module) else side, _pad_id(tokenizer, module))
     _check_vocabulary(ids, vocabulary)
     ids = ids.to(device) if device is not None else ids
     kwargs: dict[str, Any] = {"input_ids": ids}
@@ -91,13 +91,23 @@ def prepare_inputs(
     if spans:
         layout = Rows(layout.lengths, layout.offsets, layout.width, _find_spans(spans, layout, text, tokenizer))
     rows = {"": layout}
-    if _encoder_decoder(module):
+    if is_encoder_decoder(module):
         kwargs["decoder_input_ids"] = _decoder_start(module, ids)
         rows = {"encoder": layout, "": Rows.full(ids.shape[0], 1)}
     return Prepared(kwargs, rows, ids, None if text is None else text.texts, ids.shape[0])
 
 
-def _encoder_decoder(module: nn.Module) -> bool:
+def token_rows(ids: Tensor, vocabulary: int | None, device: torch.device) -> Prepared:
+    """What `prepare_inputs` makes of a tensor of tokens, all of them real, for a model of one stream: the most common input."""
+    ids = _token_tensor(ids)
+    _check_vocabulary(ids, vocabulary)
+    ids = ids.to(device)
+    batch, width = ids.shape
+    return Prepared({"input_ids": ids}, {"": Rows.full(batch, width)}, ids, None, batch)
+
+
+def is_encoder_decoder(module: nn.Module) -> bool:
+    """Whether a model reads one text and writes another."""
     return bool(getattr(getattr(module, "config", None), "is_encoder_decoder", False))
 
 
@@ -242,6 +252,7 @@ def _pad(rows: list[list[int]], side: str, pad: int) -> tuple[Tensor, Tensor]:
 
 
 def _check_vocabulary(ids: Tensor, size: int | None) -> None:
+    """Refuse tokens that a table of `size` embeddings does not have; a size of None passes all."""
     if size is None or ids.device.type != "cpu":
         return
     low, high = (int(x) for x in torch.aminmax(ids))

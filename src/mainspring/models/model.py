@@ -13,7 +13,7 @@ from mainspring.engine.run import execute
 from mainspring.errors import EditError, InputError, SiteError, SiteRefused, UnmappedModel, nearest
 from mainspring.models.atlas import Atlas
 from mainspring.models.image_tokens import ImageTokens, image_regions, sizes_of
-from mainspring.models.inputs import Prepared, accepted, prepare_inputs
+from mainspring.models.inputs import Prepared, accepted, is_encoder_decoder, prepare_inputs, token_rows
 from mainspring.models.maps import Map
 from mainspring.sites import Site, parse_site
 from mainspring.trace import Trace
@@ -59,6 +59,7 @@ class Model:
         self.atlas = Atlas(module, layout, maps)
         self.map = layout
         self._names = accepted(module)
+        self._takes_tokens = "input_ids" in self._names and not is_encoder_decoder(module)
 
     # ---- what it is ----
 
@@ -89,6 +90,8 @@ class Model:
         self, inputs: Any, *, images: Any = None, spans: Mapping[str, Any] | None = None, side: str = "right"
     ) -> Prepared:
         """What a run would give the module: tokens, masks and the layout of the rows."""
+        if type(inputs) is Tensor and self._takes_tokens and images is None and not spans and not inputs.is_floating_point():
+            return token_rows(inputs, self.atlas.vocabulary, self.device)
         return prepare_inputs(
             inputs,
             module=self.module,
