@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TYPED := $(addprefix tests/engine/test_,run.py edits.py gradients.py windows.py generate_edits.py) tests/models/test_inputs.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check bench docs coverage format clean setup
@@ -21,6 +22,8 @@ demo: $(READY)  ## build a small model and show a trace and an edit
 
 test: $(READY)  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	# the engine once more, with every annotation checked as the code runs
+	MAINSPRING_TYPES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not wrong_types" $(TYPED)
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .
