@@ -180,6 +180,10 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(llama, tmp_path):
     close(swept.values, llama.sweep(tokens, cells, metric).values)
     with pytest.raises(InputError, match="another sweep"):
         llama.sweep(tokens + 1, cells, metric, resume=file)
+    with torch.no_grad():
+        llama.module.model.layers[-1].mlp.down_proj.weight[0, 0] += 1.0
+    with pytest.raises(InputError, match="another sweep"):
+        llama.sweep(tokens, cells, metric, resume=file)
 
 
 def test_the_plan_says_what_it_saves(llama):

@@ -181,8 +181,10 @@ class _Sweep:
                 digest.update(tensors[name].to(torch.float32).numpy().tobytes())
         for tokens in self.tokens:
             digest.update(tokens.cpu().numpy().tobytes())
-        first = next(self.atlas.module.parameters()).detach().float().flatten()[:4096]
-        digest.update(first.cpu().numpy().tobytes() + str(self.metric).encode())
+        for name, weight in self.atlas.module.named_parameters():  # a change in any layer makes it another model
+            held = weight.detach().double()
+            digest.update(f"{name} {float(held.sum())!r} {float(held.square().sum())!r}".encode())
+        digest.update(str(self.metric).encode())
         return digest.hexdigest()
 
     def _plainly(self, store: "_Store") -> Iterator[tuple[int, Tensor]]:
