@@ -21,6 +21,10 @@ class Adapter(Contender):
     def model(self):
         return ms.wrap(self.module)
 
+    @cached_property
+    def frozen(self):
+        return ms.wrap(self.frozen_module)
+
     def nothing(self, case: Case) -> Run:
         return lambda: [self.model.run(case.ids, until="end").logits]
 
@@ -45,7 +49,7 @@ class Adapter(Contender):
             return trace.logits[:, -1, TOKEN].sum()
 
         def run() -> list[torch.Tensor]:
-            trace = self.model.run(case.ids, read=everywhere, grad_of=logit)
+            trace = self.frozen.run(case.ids, read=everywhere, grad_of=logit)
             return [trace.grad[site] for site in each]
 
         return run

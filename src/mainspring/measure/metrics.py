@@ -27,6 +27,8 @@ class Metric:
     sites: tuple[Site, ...]
     measure: Callable[..., Tensor]
     given: tuple[tuple[str, Tensor], ...] = ()
+    tokens: tuple[str, ...] = ()
+    """Names of what is `given` that are token ids, when the metric looks at the logits of no other tokens."""
 
     def __call__(self, trace: Trace) -> Tensor:
         return self.measure(*(trace[site] for site in self.sites), **dict(self.given))
@@ -35,6 +37,18 @@ class Metric:
         """The metric of one row of a batch: what is given per row is narrowed to that row's."""
         kept = tuple((k, v[row] if v.ndim and v.shape[0] == batch else v) for k, v in self.given)
         return replace(self, given=kept, sites=tuple(site.of_row(row) for site in self.sites))
+
+    def token_ids(self) -> Tensor | None:
+        """The tokens whose logits are looked at, in rising order; None when all are, or when one is counted from the end."""
+        if not self.tokens:
+            return None
+        ids = torch.cat([value.reshape(-1) for name, value in self.given if name in self.tokens]).unique()
+        return ids if bool((ids >= 0).all()) else None
+
+    def among(self, ids: Tensor) -> "Metric":
+        """The same metric of logits that hold the tokens `ids` alone, in rising order."""
+        moved = tuple((name, torch.searchsorted(ids, v) if name in self.tokens else v) for name, v in self.given)
+        return replace(self, given=moved)
 
     def __str__(self) -> str:
         return self.name
@@ -48,7 +62,9 @@ def logit_difference(answer: Any, distractor: Any, pos: Any = -1) -> Metric:
         return _pick(logits, answer) - _pick(logits, distractor)
 
     given = (("answer", torch.as_tensor(answer)), ("distractor", torch.as_tensor(distractor)))
-    return Metric(f"logit difference{_named(answer)}{_named(distractor, ' -')}", (site,), measure, given)
+    return Metric(
+        f"logit difference{_named(answer)}{_named(distractor, ' -')}", (site,), measure, given, ("answer", "distractor")
+    )
 
 
 def probability(answer: Any, pos: Any = -1) -> Metric:
@@ -122,7 +138,7 @@ def recovered(metric: Metric, clean: float | Tensor, corrupted: float | Tensor) 
         return (metric.measure(*values, **given) - corrupted) / (clean - corrupted)
 
     given = (*metric.given, ("clean", clean), ("corrupted", corrupted))
-    return Metric(f"recovered {metric.name}", metric.sites, measure, given)
+    return Metric(f"recovered {metric.name}", metric.sites, measure, given, metric.tokens)
 
 
 def _pick(values: Tensor, token: Any) -> Tensor:

@@ -13,7 +13,7 @@ from mainspring.engine.sweeps.cells import Cell
 from mainspring.engine.sweeps.grid import grid
 from mainspring.engine.sweeps.planner import TOUCH, Savings, make_groups, pass_cost
 from mainspring.engine.sweeps.sweep import sweep
-from mainspring.measure.metrics import logit_difference
+from mainspring.measure.metrics import logit_difference, probability
 
 ALL = [Savings(*chosen) for chosen in product([False, True], repeat=3)]
 METRIC = logit_difference(5, 6)
@@ -33,9 +33,9 @@ def never(edits, sites):
     raise AssertionError("a cell was run plainly")
 
 
-def swept(model, tokens, savings, memory=1.0):
+def swept(model, tokens, savings, memory=1.0, metric=METRIC):
     cells = grid(at.layers[:].resid_post, lambda s: s.scale(2.0), layers=model.n_layers, pos=len(tokens))
-    return sweep(model.atlas, [tokens], [{}], cells, METRIC, never, names=model._names, memory=memory, savings=savings)
+    return sweep(model.atlas, [tokens], [{}], cells, metric, never, names=model._names, memory=memory, savings=savings)
 
 
 @pytest.mark.parametrize("savings", ALL, ids=str)
@@ -64,18 +64,23 @@ def test_the_head_gives_only_the_logits_that_the_metric_looks_at(model, tokens, 
     run_group = forked.run_group
 
     def watched(*args):
-        handle = model.module.get_output_embeddings().register_forward_hook(lambda m, a, out: widths.append(out.shape[1]))
+        head = model.module.get_output_embeddings()
+        handle = head.register_forward_hook(lambda m, a, out: widths.append(out.shape[0] * out.shape[1]))
         try:
             return run_group(*args)
         finally:
             handle.remove()
 
+    swept(model, tokens, Savings())  # tries the model once, before anything is counted
     monkeypatch.setattr("mainspring.engine.sweeps.sweep.run_group", watched)
     swept(model, tokens, Savings())
-    assert set(widths) == {1}
+    assert set(widths) == {0}  # two rows of its weights are multiplied instead
+    widths.clear()
+    n_cells = swept(model, tokens, Savings(), metric=probability(5)).plan.n_cells
+    assert sum(widths) == n_cells
     widths.clear()
     swept(model, tokens, Savings(tokens=True, head=False))
-    assert len(tokens) in widths
+    assert sum(widths) > n_cells
 
 
 def test_memory_counts_logits_that_are_not_left_out(model, tokens):

@@ -5,7 +5,7 @@ for it. Positions before the group's first change come from the base run's key-v
 looks. The model's own forward supplies masks, rotary tables and caches, computed for one row and broadcast over the batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +21,13 @@ from mainspring.engine.plan import Atlas, attention_configs, concrete
 from mainspring.engine.points import Point
 from mainspring.engine.subspaces import operated
 from mainspring.engine.sweeps.cells import Cell
-from mainspring.errors import EditNeverFired, SiteRefused
+from mainspring.engine.sweeps.looks import Looks, last_mlp_only, tokens_only
+from mainspring.errors import EditNeverFired
 from mainspring.rows import Rows
-from mainspring.selectors import PerRow
 from mainspring.sites import Site
 from mainspring.trace import Trace, Values
 
-__all__ = ["Base", "Looks", "base_run", "run_group"]
+__all__ = ["Base", "base_run", "run_group"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Base:
     def length(self) -> int:
         return self.rows[""].width
 
-    def trace(self, looks: "Looks", depth: int) -> Trace:
+    def trace(self, looks: Looks, depth: int) -> Trace:
         """The unedited run as the metric sees it."""
         values = dict(self.reads)
         if looks.logits:
@@ -54,7 +54,7 @@ class Base:
         return Trace(Values(values, self.rows, {"": depth}))
 
 
-def base_run(atlas: Atlas, kwargs: Mapping[str, Any], rows: Mapping[str, Rows], looks: "Looks") -> Base:
+def base_run(atlas: Atlas, kwargs: Mapping[str, Any], rows: Mapping[str, Rows], looks: Looks) -> Base:
     """Run one unpadded input without edits and keep what cells fork from."""
     from transformers import DynamicCache
 
@@ -75,7 +75,10 @@ def base_run(atlas: Atlas, kwargs: Mapping[str, Any], rows: Mapping[str, Rows], 
         output = atlas.module(**given)
     keys: list[tuple[Tensor, Tensor]] = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[misc]
     found = {site: values[-1] for site, values in flow.kept.items()}
-    return Base(kwargs, rows, list(entered), keys, found, getattr(output, "logits", None))
+    logits = getattr(output, "logits", None)
+    if logits is not None and looks.tokens is not None:
+        logits = logits[..., looks.tokens.to(logits.device)]
+    return Base(kwargs, rows, list(entered), keys, found, logits)
 
 
 @contextmanager
@@ -200,7 +203,7 @@ class _Forked(Flow):
         return raw.shape[0] // (self.fresh or 1) if raw.ndim == 2 else raw.shape[0]
 
 
-def run_group(atlas: Atlas, base: Base, cells: Sequence[Cell], start: int, looks: "Looks") -> Trace:
+def run_group(atlas: Atlas, base: Base, cells: Sequence[Cell], start: int, looks: Looks) -> Trace:
     """Run cells that all leave the tokens before `start` alone; returns a trace with one row per cell, in their order."""
     order = sorted(range(len(cells)), key=lambda i: cells[i].fork)
     joins: dict[int, int] = {}
@@ -224,7 +227,9 @@ def run_group(atlas: Atlas, base: Base, cells: Sequence[Cell], start: int, looks
         if flow.attention:
             stack.enter_context(routed(attention_configs([*points, *(Point(p) for p in acts)])))
         if keep is not None and not looks.sites:
-            stack.enter_context(_last_mlp_only(atlas, flow, kwargs["logits_to_keep"], acts))
+            stack.enter_context(last_mlp_only(atlas, flow, kwargs["logits_to_keep"], acts))
+        if looks.tokens is not None:
+            stack.enter_context(tokens_only(atlas, flow, looks.tokens))
         stack.enter_context(flow.attach())
         output = atlas.module(**kwargs)
     for cell, count in zip(cells, flow.count, strict=True):
@@ -241,76 +246,6 @@ def run_group(atlas: Atlas, base: Base, cells: Sequence[Cell], start: int, looks
             logits[:, keep] = output.logits[back]
         values |= looks.picked(logits, base.rows[""])
     return Trace(Values(values, {"": _repeated(base.rows[""], len(cells))}, {"": atlas.depth("")}))
-
-
-@contextmanager
-def _last_mlp_only(atlas: Atlas, flow: Flow, columns: Tensor, acts: Mapping[Place, Any]) -> Iterator[None]:
-    """Run the last layer's MLP only at the columns from which logits are wanted: nothing reads the others any more."""
-    last = atlas.depth("") - 1
-    try:
-        module = atlas.place(Site("mlp.out", last)).module
-    except SiteRefused:
-        module = None
-    own = set() if module is None else set(module.modules())
-    beyond = {id(place.module) for place in acts}
-    if module is None or any(id(m) in beyond for m in own) or module is atlas.layer("", last):
-        yield
-        return
-    width: list[int] = []
-
-    def narrow(mlp: nn.Module, args: tuple[Any, ...]) -> Any:
-        if active.flow is not flow or len(args) != 1 or args[0].ndim != 3:
-            return None
-        width.append(args[0].shape[1])
-        return (args[0][:, columns],)
-
-    def scatter(mlp: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if active.flow is not flow or not width or not isinstance(output, Tensor):
-            return None
-        whole = output.new_zeros(output.shape[0], width.pop(), output.shape[2])
-        whole[:, columns] = output
-        return whole
-
-    handles = [module.register_forward_pre_hook(narrow), module.register_forward_hook(scatter)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@dataclass(frozen=True, eq=False)
-class Looks:
-    """What the metric looks at: bare sites inside the layers, logit sites, and the columns where logits are needed (None: all)."""
-
-    sites: tuple[Site, ...]
-    logits: tuple[Site, ...]
-    columns: Tensor | None
-
-    def picked(self, logits: Tensor, layout: Rows) -> dict[Site, Tensor]:
-        """The values of the logit sites, from logits at the kept columns."""
-        if self.columns is None:
-            return {Site("logits"): logits}
-        held, out = self.columns.tolist(), {}
-        for site in self.logits:
-            index = dict(site.select)["pos"]
-            found = [held.index(c) for c in layout.positions(0, index, 0, layout.width)]
-            single = isinstance(index, int | PerRow) or getattr(index, "part", None) is not None
-            out[site] = logits[:, found[0]] if single else logits[:, found]
-        return out
-
-    @classmethod
-    def of(cls, sites: tuple[Site, ...] | None, layout: Rows, narrow: bool) -> "Looks":
-        """From a metric's sites; None means that it may look at all logits."""
-        if sites is None:
-            return cls((), (Site("logits"),), None)
-        logits = tuple(s for s in sites if s.name == "logits")
-        inner = tuple(dict.fromkeys(s.bare for s in sites if s.name != "logits"))
-        selects = [dict(s.select) for s in logits]
-        if not logits or not narrow or any(set(s) != {"pos"} for s in selects):
-            return cls(inner, logits, None)
-        columns = sorted({c for s in selects for c in layout.positions(0, s["pos"], 0, layout.width)})
-        return cls(inner, logits, torch.tensor(columns))
 
 
 def _suffix(base: Base, joins: Mapping[int, int], start: int) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from mainspring.edits import Edits, as_edits
 from mainspring.engine.plan import Atlas, make_plan
 from mainspring.engine.run import execute
 from mainspring.engine.sweeps.cells import Cell, locate, of_row
-from mainspring.engine.sweeps.forked import Looks, base_run, run_group
+from mainspring.engine.sweeps.forked import base_run, run_group
+from mainspring.engine.sweeps.looks import Looks, head_of
 from mainspring.engine.sweeps.planner import EVERYTHING, Group, Savings, SweepPlan, make_groups, pass_cost
 from mainspring.errors import InputError, MainspringError
 from mainspring.rows import Rows
@@ -97,7 +98,6 @@ class _Sweep:
             self.reason = "the metric is a bare function, which may treat the rows of a batch differently"
         self.groups: list[Group] = []
         self.plain: list[tuple[int, Cell]] = []
-        per_pass = pass_cost(self.depth, self._width, self._vocabulary)
         planned = naive = 0
         seen = frozenset(s for site in self.sites or () for s in site.bare.expand(self.depth))
         for row in range(len(tokens)):
@@ -109,6 +109,7 @@ class _Sweep:
             ready = [c if savings.layers else replace(c, fork=0) for c in cells if not c.plain]
             self.plain += [(row, c) for c in cells if c.plain]
             limit = self._max_rows(row) if ready else 1
+            per_pass = pass_cost(self.depth, self._width, self._n_logits(self._looks(row)))
             groups, cost = make_groups(
                 ready, row, length, self.depth, share_prefix=savings.tokens, max_rows=limit, per_pass=per_pass
             )
@@ -140,14 +141,26 @@ class _Sweep:
     def _looks(self, row: int) -> Looks:
         """What the metric looks at on one input, and so where the head must run."""
         sites = None if self.sites is None else tuple(site.of_row(row) for site in self.sites)
-        return Looks.of(sites, self._layout(row), self.savings.head and "logits_to_keep" in self.names)
+        looks = Looks.of(sites, self._layout(row), self.savings.head and "logits_to_keep" in self.names)
+        return replace(looks, tokens=self._looked_at(row)) if looks.logits and self.savings.head else looks
+
+    def _looked_at(self, row: int) -> Tensor | None:
+        """The tokens whose logits decide the metric of one input; None when the whole vocabulary must be computed."""
+        if not hasattr(self.metric, "token_ids") or not gives_single_tokens(self.atlas):
+            return None
+        found = self.metric.for_row(row, len(self.tokens)).token_ids()
+        return None if found is None or len(found) == 0 or int(found[-1]) >= self._vocabulary else found
+
+    def _n_logits(self, looks: Looks) -> int:
+        """How many logits the unembedding gives for a column."""
+        return self._vocabulary if looks.tokens is None else len(looks.tokens)
 
     def _max_rows(self, row: int) -> int:
         """How many cells of one input a forward pass may hold."""
         length, looks = self.tokens[row].shape[0], self._looks(row)
         numbers = length * self._width * 20  # a layer holds some twenty vectors of the model's width for each token
         if looks.logits:  # held, and copied once
-            numbers += 2 * self._vocabulary * (length if looks.columns is None else len(looks.columns))
+            numbers += 2 * self._n_logits(looks) * (length if looks.columns is None else len(looks.columns))
         return max(1, int(self.memory * 2**30 / (numbers * self.atlas.dtype.itemsize)))
 
     def execute(self, labels: Any, resume: Path | None, progress: Callable[[int, int], None] | None) -> Sweep:
@@ -235,7 +248,8 @@ class _Sweep:
         if isinstance(self.metric, Site):
             return trace[self.metric.of_row(row)]
         if hasattr(self.metric, "for_row"):
-            return self.metric.for_row(row, len(self.tokens))(trace)
+            metric, tokens = self.metric.for_row(row, len(self.tokens)), self._looks(row).tokens
+            return (metric if tokens is None else metric.among(tokens))(trace)
         # a bare function may do anything with its rows, so it sees one at a time
         return torch.stack([self.metric(trace.row(i)).reshape(-1).squeeze(0) for i in range(n_cells)])
 
@@ -252,6 +266,11 @@ def unforkable(atlas: Atlas, names: frozenset[str], tokens: Tensor) -> str:
     if known is None:
         known = atlas.plans["fork"] = _probed(atlas, names, tokens)
     return known
+
+
+def gives_single_tokens(atlas: Atlas) -> bool:
+    """Whether the unembedding may be asked for some tokens alone; `unforkable` has tried it."""
+    return bool(atlas.plans.get("single tokens"))
 
 
 def _probed(atlas: Atlas, names: frozenset[str], tokens: Tensor) -> str:
@@ -272,6 +291,7 @@ def _probed(atlas: Atlas, names: frozenset[str], tokens: Tensor) -> str:
         base = base_run(atlas, kwargs, layout, looks)
         found = [run_group(atlas, base, [c for c in cells if c.first >= start], start, looks)[site] for start in {0, middle[0]}]
         ids = [[c.index for c in cells if c.first >= start] for start in {0, middle[0]}]
+        atlas.plans["single tokens"] = head_of(atlas) is not None and _same_tokens(atlas, kwargs, layout, looks, cells)
         for rows, which in zip(found, ids, strict=True):
             for value, i in zip(rows, which, strict=True):
                 plan = make_plan(atlas, (site,), edit_sets[i], layout, batch=1, until="end")
@@ -285,6 +305,19 @@ def _probed(atlas: Atlas, names: frozenset[str], tokens: Tensor) -> str:
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
         return f"this model's forward does not take a growing batch ({type(error).__name__})"
     return ""
+
+
+def _same_tokens(atlas: Atlas, kwargs: Mapping[str, Any], layout: Mapping[str, Rows], looks: Looks, cells: list[Cell]) -> bool:
+    """Whether the logits of two tokens alone are what they are among all."""
+    some, site = torch.tensor([1, 3]), looks.logits[0]
+    whole, few = (
+        run_group(atlas, base_run(atlas, kwargs, layout, each), cells, 0, each)[site]
+        for each in (looks, replace(looks, tokens=some))
+    )
+    if few.shape != (*whole.shape[:-1], 2):
+        return False
+    error = (few - whole[..., some]).norm() / whole[..., some].norm().clamp(min=1e-12)
+    return bool(error <= (1e-5 if atlas.dtype in (torch.float32, torch.float64) else 2e-2))
 
 
 class _Store:
