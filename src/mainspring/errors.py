@@ -27,6 +27,10 @@ MainspringError
 │   ├── TooLarge             beyond a limit on nodes, constants, memory or work
 │   └── UnsafeShape          a graph whose shapes or dtypes do not hold at its site
 ├── UnmappedModel        no map fits this architecture
+├── ViewError            a view spec whose parts do not fit together
+├── Diverged             a training whose loss is no longer a number
+├── CheckpointRefused    a checkpoint of another training
+├── TruthMalformed       a truth.json that is not of the promised form
 └── MissingExtra         an optional dependency is not installed
 """
 
@@ -35,6 +39,8 @@ from collections.abc import Iterable
 
 __all__ = [
     "BrokenCheckpoint",
+    "CheckpointRefused",
+    "Diverged",
     "DtypeMismatch",
     "EditError",
     "EditNeverFired",
@@ -57,10 +63,12 @@ __all__ = [
     "SiteError",
     "SiteRefused",
     "TooLarge",
+    "TruthMalformed",
     "UnknownOperation",
     "UnknownSite",
     "UnmappedModel",
     "UnsafeShape",
+    "ViewError",
     "WrongVersion",
     "nearest",
 ]
@@ -179,6 +187,29 @@ class UnsafeShape(PortableError):
 
 class UnmappedModel(MainspringError, TypeError):
     """No map fits this architecture; `model.run` still offers `module[...]` sites."""
+
+
+class ViewError(MainspringError, ValueError):
+    """A view spec whose parts do not fit together, or a document that holds none."""
+
+
+class Diverged(MainspringError, ArithmeticError):
+    """A training whose loss or gradient is no longer a number; `step` is the step that gave it."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(
+            f"the {what} of step {step} is not finite; no weight was changed by that step. Lower the learning rate, clip harder, or "
+            "look at the batch of that step"
+        )
+        self.step = step
+
+
+class CheckpointRefused(MainspringError, ValueError):
+    """A checkpoint that is not of this training, or cannot be read."""
+
+
+class TruthMalformed(MainspringError, ValueError):
+    """A truth.json that is not of the form that is promised."""
 
 
 class MissingExtra(MainspringError, ImportError):

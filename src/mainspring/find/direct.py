@@ -19,6 +19,7 @@ from mainspring.measure.batch import Batch
 from mainspring.measure.heads import Head, Heads
 from mainspring.measure.metrics import Metric
 from mainspring.measure.scores import Scores
+from mainspring.methods import method
 from mainspring.sites import at
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["direct_logit_attribution"]
 
 
+@method(organism="select-add", control="activation norm", page="find.md#direct-logit-attribution")
 def direct_logit_attribution(model: "Model", batch: Batch, *, metric: Metric | None = None, pos: int = -1) -> Scores:
     """[layer, head or mlp] the share of each part in the metric, averaged over rows; positive parts write for the answer.
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from mainspring.errors import InputError
 from mainspring.find.gaze_regions import positions_of
 from mainspring.measure.scores import Scores
+from mainspring.methods import method
 from mainspring.sites import at
 from mainspring.tasks.regions import RegionItem, RegionTask
 
@@ -36,6 +37,12 @@ __all__ = ["gaze_heads", "gaze_map", "gaze_mass"]
 Kind = Literal["diag", "contrast", "pearson"]
 
 
+@method(
+    organism="comics",
+    control="shuffled labels",
+    page="gaze.md#find",
+    reference="Gaze Heads: How VLMs Look at What They Describe, 2026",
+)
 def gaze_heads(
     model: "Model",
     task: RegionTask | Sequence[RegionItem],

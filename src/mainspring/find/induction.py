@@ -19,6 +19,7 @@ from torch import Tensor
 from mainspring.errors import InputError
 from mainspring.measure.heads import Heads
 from mainspring.measure.scores import Scores
+from mainspring.methods import method
 from mainspring.sites import at
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["induction_heads", "previous_token_heads", "repeated_tokens", "repetition_gain"]
 
 
+@method(organism="recall", control="no repetition", page="find.md#induction-heads")
 def induction_heads(
     model: "Model",
     inputs: Any = None,
@@ -73,6 +75,7 @@ def induction_heads(
     return _table(model, scores, "prefix-matching score", controls, seed=seed, rows=len(rows))
 
 
+@method(organism="recall", control="uniform", page="find.md#induction-heads")
 def previous_token_heads(
     model: "Model", inputs: Any = None, *, length: int = 24, count: int = 16, seed: int = 0, tokens: Any = None
 ) -> Scores:

@@ -8,14 +8,18 @@ for all layers in one planned sweep. The last row of the lens is therefore the m
 What it does not do: correct for how directions drift between layers. A layer that says nothing here may still know it.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mainspring.errors import InputError
+from mainspring.errors import BrokenCheckpoint, InputError
+from mainspring.methods import method
 from mainspring.sites import at
+from mainspring.storage import open_tensors, replace_file, tensor_bytes
 
 if TYPE_CHECKING:
     from mainspring.models.model import Model
@@ -78,6 +82,24 @@ class Lens:
             value_title="probability",
         )
 
+    def save(self, folder: str | Path) -> Path:
+        """Write lens.safetensors into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {"mainspring": "lens", "pos": str(self.pos), "words": json.dumps(self.words)}
+        replace_file(folder / "lens.safetensors", tensor_bytes({"logprobs": self.logprobs}, about))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Lens":
+        """Read what `save` wrote."""
+        file = Path(folder) / "lens.safetensors"
+        tensors, about = open_tensors(file)
+        try:
+            return cls(tensors["logprobs"], tuple(json.loads(about["words"])), int(about["pos"]))
+        except (KeyError, ValueError) as error:
+            raise BrokenCheckpoint(f"{file} holds no lens: {type(error).__name__}: {error}") from None
+
     def _of(self, tokens: Tensor) -> Tensor:
         index = torch.as_tensor(tokens, dtype=torch.long)
         if index.shape != (self.logprobs.shape[1],):
@@ -93,6 +115,7 @@ class Lens:
     __repr__ = __str__
 
 
+@method(organism="recall", control="another row's answer", page="find.md#the-logit-lens")
 def logit_lens(model: "Model", inputs: Any, *, pos: int = -1, edits: Any = None) -> Lens:
     """What every layer would say next, at one position of every row.
 

@@ -22,6 +22,7 @@ from mainspring.measure.batch import Batch
 from mainspring.measure.heads import Head, Heads
 from mainspring.measure.metrics import Metric
 from mainspring.measure.scores import Scores
+from mainspring.methods import method
 from mainspring.sites import at
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = ["activation_patching", "attribution_patching"]
 REDUCE = ("mean", "absolute")
 
 
+@method(organism="recall", control="activation norm", page="find.md#patching")
 def activation_patching(
     model: "Model",
     batch: Batch,
@@ -63,6 +65,7 @@ def activation_patching(
     return _scores(parts, dict(zip(parts, effects, strict=True)), "activation patching", reduce, measure, pos)
 
 
+@method(organism="recall", control="activation norm", page="find.md#patching")
 def attribution_patching(
     model: "Model",
     batch: Batch,

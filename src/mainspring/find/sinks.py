@@ -12,17 +12,21 @@ a sink and no source.
 What it does not do: decide whether a sink does good. It is where a head looks when it has nothing to do.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mainspring.edits import Edit, Edits
-from mainspring.errors import InputError
+from mainspring.errors import BrokenCheckpoint, InputError
 from mainspring.measure.heads import Heads
 from mainspring.measure.scores import Scores
+from mainspring.methods import method
 from mainspring.sites import at
+from mainspring.storage import open_tensors, replace_file, tensor_bytes
 
 if TYPE_CHECKING:
     from mainspring.models.model import Model
@@ -63,12 +67,31 @@ class Sinks:
         """A heat map over layers and heads."""
         return self.received.view()  # type: ignore[return-value]
 
+    def save(self, folder: str | Path) -> Path:
+        """Write sinks.safetensors and the scores into a folder."""
+        folder = self.received.save(folder)
+        about = {"mainspring": "sinks", "position": str(self.position), "massive": json.dumps(self.massive)}
+        replace_file(folder / "sinks.safetensors", tensor_bytes({"drain": self.drain}, about))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Sinks":
+        """Read what `save` wrote."""
+        file = Path(folder) / "sinks.safetensors"
+        tensors, about = open_tensors(file)
+        try:
+            massive = tuple((int(layer), int(dim), float(size)) for layer, dim, size in json.loads(about["massive"]))
+            return cls(Scores.load(folder), massive, tensors["drain"], int(about["position"]))
+        except (KeyError, ValueError) as error:
+            raise BrokenCheckpoint(f"{file} holds no sinks: {type(error).__name__}: {error}") from None
+
     def __str__(self) -> str:
         return (
             f"sink at position {self.position}: rate {self.rate():.2f}, {len(self.massive)} massive activations\n{self.received}"
         )
 
 
+@method(organism="recall", control="elsewhere", page="find.md#attention-sinks")
 def attention_sinks(model: "Model", inputs: Any, *, position: int = 0, edits: Any = None) -> Sinks:
     """How much attention a token draws from every head, whether its activations are massive and its values small.
 

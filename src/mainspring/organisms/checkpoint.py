@@ -14,7 +14,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.errors import MainspringError
+from mainspring.errors import CheckpointRefused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "CheckpointRefused", "write_json"]
 
 VERSION = 1
-
-
-class CheckpointRefused(MainspringError, ValueError):
-    """A checkpoint that is not of this training, or cannot be read."""
 
 
 class Checkpoint:

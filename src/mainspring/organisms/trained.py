@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from mainspring.errors import MainspringError
+from mainspring.errors import MainspringError, TruthMalformed
 from mainspring.organisms.checkpoint import write_json
 from mainspring.organisms.training import Progress
 from mainspring.organisms.truth import Edge, Node
@@ -31,10 +31,6 @@ Train: TypeAlias = Callable[[Path, int, str, Progress | None], None]
 Json: TypeAlias = dict[str, Any]
 
 VERSION = 1
-
-
-class TruthMalformed(MainspringError, ValueError):
-    """A truth.json that is not of the form that is promised."""
 
 
 @dataclass(frozen=True)

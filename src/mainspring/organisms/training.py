@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mainspring.errors import MainspringError
+from mainspring.errors import Diverged
 from mainspring.organisms.checkpoint import Checkpoint, CheckpointRefused, write_json
 
 if TYPE_CHECKING:
@@ -36,17 +36,6 @@ __all__ = ["CheckpointRefused", "Diverged", "Progress", "Schedule", "fit", "seed
 
 Progress: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
 """Called as progress(step, steps, figures) after every step."""
-
-
-class Diverged(MainspringError, ArithmeticError):
-    """A training whose loss or gradient is no longer a number; `step` is the step that gave it."""
-
-    def __init__(self, what: str, step: int) -> None:
-        super().__init__(
-            f"the {what} of step {step} is not finite; no weight was changed by that step. Lower the learning rate, clip harder, or "
-            "look at the batch of that step"
-        )
-        self.step = step
 
 
 @dataclass(frozen=True)

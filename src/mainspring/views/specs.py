@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from mainspring.errors import MainspringError
+from mainspring.errors import ViewError
 
 __all__ = ["BarsView", "CardView", "Cell", "CurveView", "GraphEdge", "GraphNode", "GraphView", "GridView", "HeatView"]
 __all__ += ["ImageRegionsView", "Line", "Number", "Point", "Region", "ScatterView", "StripView", "TableView", "TokensView"]
@@ -21,10 +21,6 @@ Number = float | None
 """A finite number, or None where there is none."""
 
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|webp);base64,[A-Za-z0-9+/]+={0,2}")
-
-
-class ViewError(MainspringError, ValueError):
-    """A view spec whose parts do not fit together, or a document that holds none."""
 
 
 class View:
