@@ -31,7 +31,8 @@ __all__ = [
     "steered",
 ]
 
-FIND_SEED, JUDGE_SEED = 31, 32
+FIND_SEED, JUDGE_SEED = 31, 33
+"""Layers were chosen by a look at requests of seed 32, which nothing else uses."""
 T_INST = Requests.T_INST
 
 
