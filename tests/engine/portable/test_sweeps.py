@@ -126,6 +126,21 @@ def test_what_concerns_the_machine_is_said_where_it_runs(tmp_path):
         request.execute(model(), source=3)
 
 
+def test_a_sweep_of_functions_is_taken_up_again_when_they_are_graphs(tmp_path):
+    def cells(k):
+        return [[at.layers[layer].resid_post.apply(lambda v, k=k: v * k)] for layer in range(2)]
+
+    file = tmp_path / "results"
+    twice = Request.sweep(TOKENS, cells(2.0), Answer((3,))).exported(model())
+    first = twice.execute(model(), resume=file)
+    again = twice.execute(model(), resume=file)
+    assert torch.equal(first.values, again.values)
+    with pytest.raises(InputError, match="another sweep"):
+        Request.sweep(TOKENS, cells(3.0), Answer((3,))).exported(model()).execute(model(), resume=file)
+    with pytest.raises(NotPortable, match="resume= must recognise the sweep"):
+        model().sweep(TOKENS, cells(2.0), Answer((3,)), resume=tmp_path / "other")
+
+
 def test_sweeps_that_are_none():
     with pytest.raises(InputError, match="edit set"):
         Request.sweep(TOKENS, [], Answer((1,)))

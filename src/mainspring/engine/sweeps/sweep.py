@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mainspring.engine.sweeps.cells import Cell, locate, of_row
 from mainspring.engine.sweeps.forked import base_run, run_group
 from mainspring.engine.sweeps.looks import Looks, head_of
 from mainspring.engine.sweeps.planner import EVERYTHING, Group, Savings, SweepPlan, make_groups, pass_cost
-from mainspring.errors import InputError, MainspringError
+from mainspring.errors import InputError, MainspringError, NotPortable
 from mainspring.rows import Rows
 from mainspring.sites import Site, at
 from mainspring.trace import Trace
@@ -212,7 +213,8 @@ class _Sweep:
 
         digest = hashlib.sha256()
         for edits in self.edit_sets:
-            document, tensors = document_of(edits)
+            tensors: dict[str, Tensor] = {}
+            document, _ = document_of(edits, tensors=tensors, function=partial(_written, tensors=tensors))
             digest.update(json.dumps(document, sort_keys=True).encode())
             for name in sorted(tensors):
                 digest.update(tensors[name].to(torch.float32).numpy().tobytes())
@@ -318,6 +320,19 @@ def _same_tokens(atlas: Atlas, kwargs: Mapping[str, Any], layout: Mapping[str, R
         return False
     error = (few - whole[..., some]).norm() / whole[..., some].norm().clamp(min=1e-12)
     return bool(error <= (1e-5 if atlas.dtype in (torch.float32, torch.float64) else 2e-2))
+
+
+def _written(function: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """A function of an edit as data, so that a sweep can be recognised when it is taken up again."""
+    from mainspring.engine.portable.graphs import Graph
+    from mainspring.engine.portable.wire import write_graph
+
+    if isinstance(function, Graph):
+        return write_graph(function, tensors)
+    raise NotPortable(
+        f"resume= must recognise the sweep, but an edit holds the Python function {getattr(function, '__name__', function)}; "
+        "make it a graph with ms.portable.export, use other verbs, or leave resume= out"
+    )
 
 
 class _Store:
