@@ -6,6 +6,9 @@ Made of our own word lists for any tokenizer (`ioi`, `greater_than`, `induction`
 
 from mainspring.tasks.adapters import read_counterfact, read_ioi, read_mib, read_ravel
 from mainspring.tasks.agreement import agreement
+from mainspring.tasks.algebra_task import group_facts
+from mainspring.tasks.belief_stories import beliefs
+from mainspring.tasks.box_stories import told_boxes
 from mainspring.tasks.comic_strips import comics
 from mainspring.tasks.errors import BrokenData, TaskError, TooFewWords
 from mainspring.tasks.item import Item
@@ -30,10 +33,12 @@ __all__ = [
     "agreement",
 ]
 __all__ += [
+    "beliefs",
     "boxes",
     "capitals",
     "comics",
     "greater_than",
+    "group_facts",
     "in_context",
     "induction",
     "ioi",
@@ -41,4 +46,4 @@ __all__ += [
     "read_coco",
     "read_counterfact",
 ]
-__all__ += ["read_ioi", "read_mib", "read_ravel", "successor", "two_hop"]
+__all__ += ["read_ioi", "read_mib", "read_ravel", "successor", "told_boxes", "two_hop"]
