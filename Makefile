@@ -21,7 +21,8 @@ demo: $(READY)  ## look into a small model, then open the workbench (where nobod
 	$(BIN)/mainspring demo
 	if [ -t 1 ]; then $(BIN)/mainspring workbench; else $(BIN)/mainspring workbench --check; fi
 
-test: $(READY)  ## the whole test suite
+test: $(READY)  ## the whole test suite; root gets Debian's chromium for the browser tests, if it is missing
+	@.ci/browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 	# the engine once more, with every annotation checked as the code runs
 	MAINSPRING_TYPES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not wrong_types" $(TYPED)

@@ -1,7 +1,6 @@
 """What the pages ask for, end to end through the application: answers, streams, and the code that goes with them."""
 
 import base64
-import contextlib
 import io
 import json
 import threading
@@ -9,7 +8,6 @@ import threading
 import pytest
 import torch
 from PIL import Image
-from starlette.testclient import TestClient
 
 from mainspring.edits import Edits
 from mainspring.find.gaze_regions import positions_of
@@ -17,45 +15,10 @@ from mainspring.sites import at
 from mainspring.steer.gaze_edit import gaze
 from mainspring.tasks.comic_strips import sample
 from mainspring.views.documents import from_json
-from mainspring.workbench import create_app
-from mainspring.workbench.gazing import Gazing, Taps
+from mainspring.workbench.gazing import Aim, Gazing, Taps
 from mainspring.workbench.images import Images
 from mainspring.workbench.shelf import Held
-
-COMICS, TEXT = "organism:comics", "organism:two-hop"
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("MAINSPRING_CACHE", str(tmp_path_factory.mktemp("cache")))
-        app = create_app([COMICS])
-        with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as found:
-            yield found
-
-
-def ask(client, path, **body):
-    answer = client.post(path, json=body)
-    assert answer.status_code == 200, answer.text
-    assert len(answer.content) < 200_000
-    return answer.json()
-
-
-def told(client, path, **body):
-    """The events of a stream, as (name, data)."""
-    answer = client.post(path, json=body)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    blocks = [block.split("\n") for block in answer.text.split("\n\n") if block.startswith("event: ")]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
-
-
-def run(code):
-    """What a piece of copied code prints, and its names."""
-    names, out = {}, io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(code, names)
-    return out.getvalue().strip(), names
+from workbench.asking import COMICS, TEXT, ask, run, text_of, told, words
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +32,6 @@ def held(client, found):
     from mainspring.models.load import load
 
     return Held(COMICS, load(COMICS))
-
-
-def words(events):
-    return [data for name, data in events if name == "word"]
-
-
-def text_of(events):
-    return "".join(word["text"] for word in words(events)).split()
 
 
 # ---- gaze ----
@@ -135,16 +90,17 @@ def test_controls_are_of_the_size_they_say(client, found, which):
 def test_the_target_moves_between_two_words(held, found):
     shown = Images().get("strip:40")
     heads = [tuple(head) for head in found["ranked"][: found["top"]["narrate"]]]
-    text = Gazing(held, shown, found["prompts"]["narrate"], heads, heads, shown.regions[3], 18, 0.0, shown.regions)
-    seen = []
+    aim, seen = Aim(shown.regions[3]), []
+    text = Gazing(held, shown, found["prompts"]["narrate"], heads, heads, aim, 18)
 
     def send(event, data):
         if event == "word":
             seen.append(data)
             if data["index"] == 5:
-                text.look(shown.regions[4])
+                aim.look(shown.regions[4])
 
     text.run(send)
+    assert [word["turn"] for word in seen] == [0] * 6 + [1] * 12
     looked = [max(range(6), key=word["regions"].__getitem__) + 1 for word in seen]
     assert looked[:6] == [4] * 6 and looked[6:] == [5] * 12
     (strip,) = sample(1, seed=40)
@@ -155,24 +111,28 @@ def test_the_target_moves_between_two_words(held, found):
 
 def test_looking_from_another_request(client, found):
     """The look arrives while the text is written, and later words have it."""
-    box, seen = [0.34, 0.5, 0.66, 1.0], []
+    box, seen, session = [0.34, 0.5, 0.66, 1.0], [], "0123456789abcdef"
+    body = {"model": COMICS, "prompt": found["prompts"]["narrate"], "top": 8, "session": session}
 
     def write():
-        events = told(client, "/api/gaze/tell", model=COMICS, prompt=found["prompts"]["narrate"], words=30, pace=15, top=8)
-        seen.extend(words(events))
+        seen.extend(words(told(client, "/api/gaze/tell", **body, words=30, pace=15)))
 
     thread = threading.Thread(target=write)
     bench = client.app.app.state.bench
     thread.start()
-    while not bench.gazing or next(iter(bench.gazing.values()))._pointer is None:
+    while session not in bench.aims:
         assert thread.is_alive()
-    session = next(iter(bench.gazing))
-    answer = client.post("/api/gaze/look", json={"session": session, "target": box})
+    twice = told(client, "/api/gaze/tell", **body)
+    assert twice[-1][0] == "error" and "being written" in twice[-1][1]["error"]
+    answer = client.post("/api/gaze/look", json={"session": session, "target": box, "turn": 2})
+    overtaken = client.post("/api/gaze/look", json={"session": session, "target": [0, 0, 0.3, 0.5], "turn": 1})
     thread.join()
-    assert answer.json() == {"looking": True}
-    assert max(range(6), key=seen[-1]["regions"].__getitem__) == 4
+    assert answer.json() == overtaken.json() == {"looking": True}
+    assert max(range(6), key=seen[-1]["regions"].__getitem__) == 4 and seen[-1]["turn"] == 2
     assert client.post("/api/gaze/look", json={"session": session, "target": box}).status_code == 404
-    assert not bench.gazing
+    assert not bench.aims
+    empty = client.post("/api/gaze/look", json={"session": session, "target": [0.5, 0, 0.5, 1]})
+    assert empty.status_code == 422 and "box is empty" in empty.json()["error"]
 
 
 def png(size=(60, 40)):
@@ -241,21 +201,6 @@ def test_patch(client):
     assert events[-1][0] == "error" and "the same" in events[-1][1]["error"]
 
 
-def test_steer(client):
-    examples = ask(client, "/api/models/examples", model=TEXT)
-    body = {"model": TEXT, "prompt": examples["clean"], "plus": [examples["other"]], "minus": [examples["clean"]], "layer": 2}
-    events = told(client, "/api/steer", **body, words=4, others=examples["off"])
-    sides = {side: "".join(w["text"] for w in words(events) if w["side"] == side) for side in ("steered", "untouched")}
-    assert sides["steered"].split()[0] != sides["untouched"].split()[0]
-    printed, _ = run(dict(events)["start"]["code"])
-    assert printed.split() == sides["steered"].split()
-    assert dict(events)["off"]["mean"] >= 0
-    long = told(client, "/api/steer", **body, words=256)
-    assert long[-1][0] == "end"  # a model with few positions stops where they end
-    for wrong in ({"plus": []}, {"layer": 99}):
-        assert told(client, "/api/steer", **(body | wrong))[-1][0] == "error"
-
-
 def test_gaze_code(client, found):
     events = told(client, "/api/gaze/tell", model=COMICS, prompt=found["prompts"]["answer"], target=[0, 0.5, 0.33, 1])
     printed, _ = run(dict(events)["code"]["code"])
@@ -269,7 +214,6 @@ def test_organisms_and_models(client):
     assert every["comics"]["ready"]
     one = client.get("/api/organisms/two-hop").json()
     assert "## Inside" in one["card"] and one["views"][0]["kind"] == "graph"
-    assert "Node" in run(one["code"])[0]
     assert client.get("/api/organisms/nothing").status_code == 404
     inside = ask(client, "/api/models/inside", model=TEXT)
     assert {"layers.0:3.attn.z", "logits"} <= {row["site"] for row in inside["sites"]}
@@ -293,23 +237,25 @@ def test_a_study_runs_and_leaves_its_report(client):
 
 def test_heads_of_any_other_model_are_found_on_the_image_itself(client, monkeypatch):
     """A model that knows no comics: its heads are those that look at the panel that the question numbers."""
+    from mainspring.workbench import prompting
     from mainspring.workbench.routes import gaze as routes
 
-    monkeypatch.setattr(routes, "_is_comic", lambda held: False)
+    for module in (routes, prompting):
+        monkeypatch.setattr(module, "is_comic", lambda held: False)
     names = dict(zip("123456", ("one", "two", "three", "four", "five", "six"), strict=True))
     asked = []
     real = routes.gaze_heads
 
-    def spelled(model, items):  # this model counts in words
+    def spelled(model, items, **how):  # this model counts in words
         asked.extend(item.prompt for item in items)
-        return real(
-            model, [type(i)(i.prompt.replace(k := str(i.asked + 1), names[k]), i.image, i.regions, i.asked) for i in items]
-        )
+        items = [type(i)(i.prompt.replace(k := str(i.asked + 1), names[k]), i.image, i.regions, i.asked) for i in items]
+        return real(model, items, **how)
 
     monkeypatch.setattr(routes, "gaze_heads", spelled)
-    refused = client.post("/api/gaze/heads", json={"model": COMICS})
+    monkeypatch.setattr(routes, "image_tokens", lambda *_: None)  # which has no word for 1
+    refused = client.post("/api/gaze/heads", json={"model": COMICS, "question": "<img> plain panel one :"})
     assert refused.status_code == 400 and "{}" in refused.json()["error"]
     found = ask(client, "/api/gaze/heads", model=COMICS, image="strip:41", question="<img> plain panel {} :")
     assert asked == [f"<img> plain panel {i} :" for i in range(1, 7)]
     assert found["best"] > 0.3 and len(found["ranked"]) == 32
-    assert found["prompts"]["answer"].startswith("<img>") and "RegionItem" in found["code"]
+    assert found["prompts"]["answer"] == "<img> Describe this panel:" and "RegionItem" in found["code"]

@@ -1,7 +1,10 @@
 """`mainspring workbench` on the command line."""
 
+import gc
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from transformers import logging
@@ -35,6 +38,24 @@ def test_options_reach_the_server(monkeypatch):
     assert asked == [(["a", "b"], "127.0.0.1", 0, False)]
 
 
+@pytest.mark.parametrize(("own", "wanted"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_leave_the_cores_to_the_browser(own, wanted):
+    """It is said before torch is loaded, which reads it then; who has said something else is heard."""
+    code = (
+        "import os, sys\nfrom mainspring.cli import app\nfrom typer.testing import CliRunner\n"
+        "assert 'torch' not in sys.modules\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Watch(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'torch': print('torch with', os.environ.get('OMP_WAIT_POLICY')); os._exit(0)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "sys.argv = ['mainspring', 'workbench', '--check']\napp()\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | own | {"PYTHONUNBUFFERED": "1"}
+    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert found.stdout == f"torch with {wanted}\n"
+
+
 def test_check_finds_a_page_that_fails(monkeypatch):
     """A model that cannot be opened is no pass."""
     monkeypatch.setattr(serve, "CHROMIUM", ())
@@ -42,6 +63,32 @@ def test_check_finds_a_page_that_fails(monkeypatch):
     assert not serve.check(["organism:nothing"], said.append)
     assert any(line.startswith("FAIL") and "404" in line for line in said)
     assert any("there is no Chromium" in line for line in said)
+
+
+def test_a_request_that_does_not_end_is_cut_off(monkeypatch):
+    """A server that stops leaves no connection behind, whatever is still asked of it."""
+    import httpx
+
+    from mainspring.workbench.routes import models
+
+    asked, gate, answers = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(models, "entries", lambda: asked.set() or (gate.wait(30) and ()))
+    monkeypatch.setattr(serve, "GRACE", 1)
+
+    def ask(address):
+        try:
+            answers.append(httpx.get(f"{address}/api/models", timeout=60).status_code)
+        except httpx.TransportError:
+            answers.append(500)
+        gate.set()
+
+    with serve.serving() as address:
+        thread = threading.Thread(target=ask, args=[address])
+        thread.start()
+        assert asked.wait(30)
+    thread.join(30)
+    assert answers == [500]
+    gc.collect()  # where an open transport would be told
 
 
 def test_naming_the_commands_loads_no_server():

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from mainspring.tasks.comic_strips import sample
 from workbench.browser import CHROMIUM, Browser
+from workbench.vision_language import saved, videos_left_out
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium"),
@@ -119,6 +121,70 @@ def test_the_target_moves_while_the_text_is_written(gaze):
     gaze.wait(f"[...{ANSWER}].length === 3")
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_pointing_after_the_switch_begins_no_text_anew(gaze, at_once):
+    """The text that the switch began follows, also one that the server has not yet answered for; the untouched one is the only other."""
+    gaze.run(
+        "(() => { const real = fetch; window.told = []; window.fetch = (to, how) => { told.push(String(to)); return real(to, how); }; })()"
+    )
+    x, y = gaze.place(".region:nth-of-type(5)")
+    gaze.run("document.querySelector('.switch button:nth-of-type(2)').click()")
+    gaze.wait("told.length >= 1")
+    if not at_once:
+        gaze.wait(f"{ANSWER}.length >= 6 && {ANSWER}.length < 20", 30)
+    gaze.mouse("mouseMoved", x, y)
+    gaze.wait(f"[...{ANSWER}].filter(w => w.dataset.region === '5').length >= 4", 30)
+    assert sorted(gaze.run("told")) == ["/api/gaze/look", "/api/gaze/tell", "/api/gaze/tell"]
+    aimed = gaze.run(f"[...{ANSWER}].map(w => w.dataset.aim)")
+    assert aimed == sorted(aimed, key=lambda aim: aim != "null")  # words keep the target that they were chosen under
+    gaze.run("document.querySelector('.switch button:nth-of-type(1)').click()")
+
+
+@pytest.mark.parametrize("name", ["idefics3", "qwen2-vl"])
+def test_other_models_are_pointed_too(gaze, tmp_path, name):
+    """One that cuts images in tiles and one with a grid, opened by their folders; their weights are random, so that they say nothing."""
+    with videos_left_out():
+        gaze.fill(".model input", str(saved(name, tmp_path / name)))
+        gaze.key("Enter")
+        gaze.wait("document.querySelector('.question')?.value.includes('{}')", 60)
+        gaze.wait(f"{ANSWER}.length === 16 && [...{ANSWER}].every(w => w.dataset.aim === 'null')", 60)
+        cells = gaze.run("document.querySelectorAll('.picture rect').length")
+        assert cells == {"idefics3": 40, "qwen2-vl": 36}[name]
+        gaze.hover(".region:nth-of-type(3)")
+        answer(gaze, STRIP.figures[2].box, 16)
+        assert set(gaze.run(f"[...{ANSWER}].map(w => w.dataset.region)")) == {"3"}
+        gaze.fill(".question", "no panel is named")
+        gaze.key("Enter")
+        gaze.wait("document.querySelector('[role=alert]')")
+        assert "{}" in gaze.text("[role=alert]")
+        gaze.fill(".model input", COMICS)
+        gaze.key("Enter")
+        gaze.wait(f"!document.querySelector('[role=alert]') && {ANSWER}.length === 3", 60)
+
+
+def test_steering_by_a_known_direction_and_by_a_file(browser, address, tmp_path):
+    from safetensors.torch import save_file
+
+    browser.open(f"{address}/#/steer")
+    browser.wait("document.querySelector('[data-kl]')", 120)
+    browser.click(".switch button:nth-of-type(2)")
+    browser.wait("document.querySelector('select.known')?.value && document.querySelector('[data-kl]')", 30)
+    said = "[...document.querySelectorAll('.words')].find(w => w.ariaLabel === 'Steered').querySelector('p').textContent.trim()"
+    choose = "(() => { const e = document.querySelector('select.known'); e.value = 'second_hop: o3';"
+    browser.run(choose + " e.dispatchEvent(new Event('change', {bubbles: true})); })()")
+    browser.wait(f"{said} === 'o3'", 30)
+    assert "written by layers.2.mlp" in browser.text("main") and "Behind layer 2" in browser.text("main")
+    file = tmp_path / "mine.safetensors"
+    save_file({"mine": torch.ones(192)}, file)
+    browser.choose_file(".upload input", file)
+    browser.wait("document.querySelector('select.known')?.value === 'mine'", 30)
+    browser.wait(f"Math.abs(document.querySelector('[data-norm]')?.dataset.norm - {192**0.5}) < 1e-4", 30)
+    file.write_bytes(b"no tensors")
+    browser.choose_file(".upload input", file)
+    browser.wait("document.querySelector('[role=alert]')", 30)
+    assert "no safetensors file" in browser.text("[role=alert]")
+
+
 FIGURES = {
     "look": "document.querySelectorAll('main svg').length >= 4",
     "patch": "document.querySelectorAll('main .clickable svg').length === 2",
@@ -159,6 +225,37 @@ def test_every_page_shows_its_figure_and_works_by_keyboard(browser, address, pag
     if page == "studies":
         browser.click(".gallery .on button")  # which is Stop while it runs
         browser.wait("!document.querySelector('section progress')")
+
+
+def test_the_code_of_a_head_names_that_head(browser, address):
+    """Chosen on the map of what heads write; the code that is copied draws the same picture."""
+    browser.open(f"{address}/#/look")
+    browser.wait(FIGURES["look"], 60)
+    browser.run("document.querySelector('.clickable').focus()")
+    for key in ("Home", "ArrowRight", "ArrowDown", "Enter"):
+        browser.key(key)
+    shown = "[...document.querySelectorAll('figcaption')].map(f => f.textContent).find(t => t.startsWith('Attention of'))"
+    browser.wait(f"{shown} === 'Attention of layer 1, head 1'", 30)
+    browser.wait("[...document.querySelectorAll('pre')].pop().textContent.includes(', 1, 1)')", 30)
+    code, names = browser.run("[...document.querySelectorAll('pre')].pop().textContent"), {}
+    exec(code, names)
+    assert names["view"].title == "Attention of layer 1, head 1"
+
+
+@pytest.mark.parametrize("page", ["gaze", *FIGURES])
+def test_no_page_is_wider_than_a_phone(browser, address, page):
+    shown = FIGURES.get(page, "document.querySelector('.below svg')")
+    try:
+        browser.size(390, 844)
+        browser.open(f"{address}/#/{page}")
+        browser.wait(shown, 120)
+        browser.wait("document.documentElement.scrollWidth <= document.documentElement.clientWidth", 5)
+        left, right = browser.run(
+            "(() => { const b = document.querySelector('nav [aria-current]').getBoundingClientRect(); return [b.left, b.right] })()"
+        )
+        assert left >= 0 and right <= 390  # the page's own name is in sight
+    finally:
+        browser.size(1240, 900)
 
 
 def test_a_bad_model_name_is_told_and_survived(browser, address):

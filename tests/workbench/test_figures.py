@@ -114,6 +114,8 @@ def test_pairs_that_do_not_fit(model, texts):
     with pytest.raises(InputError, match="two answers that differ"):
         patch.Pair.of(model, texts.clean, texts.other, "o1", "o1")
     with pytest.raises(InputError, match="positions for"):
+        look.lens_grid(model, " ".join(texts.clean.split()[:1] * 100))
+    with pytest.raises(InputError, match="positions for"):
         look.room(model, " ".join(texts.clean.split()[:1] * 100))
 
 

@@ -104,7 +104,8 @@ def gaze_mass(model: "Model", items: Sequence[RegionItem], *, rows: Sequence[int
 
 
 def _mass_of(model: "Model", items: Sequence[RegionItem], rows: tuple[int, ...]) -> Tensor:
-    prompts, images = [item.prompt for item in items], [item.image for item in items]
+    # a list of each row's own images: flat ones are taken as those of one row by some processors
+    prompts, images = [item.prompt for item in items], [[item.image] for item in items]
     tokens = model.image_regions(prompts, images=images)
     site = at.layers[:].attn.pattern(query=rows)
     trace = model.run(prompts, images=images, read=site)

@@ -9,11 +9,13 @@ from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from mainspring.errors import InputError
 from mainspring.workbench.events import Send, stream
 from mainspring.workbench.faults import NotThere
-from mainspring.workbench.gazing import Gazing
+from mainspring.workbench.gazing import Aim
 from mainspring.workbench.images import Images
 from mainspring.workbench.shelf import Shelf
+from mainspring.workbench.vectors import Vectors
 
 __all__ = ["Asked", "Bench", "Name", "Text"]
 
@@ -37,7 +39,8 @@ class Bench:
     """Set when the server is about to stop."""
     shelf: Shelf = field(default_factory=Shelf)
     images: Images = field(default_factory=Images)
-    gazing: dict[str, Gazing] = field(default_factory=dict[str, Gazing])
+    vectors: Vectors = field(default_factory=Vectors)
+    aims: dict[str, Aim] = field(default_factory=dict[str, Aim])
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16, "workbench"))
 
     def stream(self, work: Callable[[Send], None]):
@@ -45,15 +48,17 @@ class Bench:
         return stream(self.pool, work, self.closing)
 
     @contextmanager
-    def writing(self, text: Gazing) -> Iterator[None]:
-        """A text can be pointed while it is written."""
-        self.gazing[text.id] = text
+    def following(self, aim: Aim) -> Iterator[None]:
+        """The aim can be moved while its text is written."""
+        if aim.name in self.aims:
+            raise InputError(f"a text with the name {aim.name!r} is being written")
+        self.aims[aim.name] = aim
         try:
             yield
         finally:
-            del self.gazing[text.id]
+            del self.aims[aim.name]
 
-    def find(self, session: str) -> Gazing:
-        if session not in self.gazing:
+    def aim(self, session: str) -> Aim:
+        if session not in self.aims:
             raise NotThere("this text is finished, so it cannot be pointed any more")
-        return self.gazing[session]
+        return self.aims[session]

@@ -5,7 +5,8 @@ from typing import Any
 
 from mainspring.workbench.images import Shown
 
-__all__ = ["gaze_code", "heads_code", "load_code", "look_code", "patch_code", "steer_code"]
+__all__ = ["between_code", "file_code", "gaze_code", "heads_code", "load_code", "look_code", "organism_code"]
+__all__ += ["off_target_code", "patch_code", "reading_code", "steer_code", "study_code", "truth_code"]
 
 
 def load_code(model: str) -> str:
@@ -29,7 +30,7 @@ def heads_code(model: str, *, comic: bool, question: str, shown: Shown) -> str:
         lines += [
             f"items = [RegionItem({question!r}.replace('{{}}', str(i + 1)), image, regions, i) for i in range(len(regions))]"
         ]
-        lines += ["heads = gaze_heads(model, items)"]
+        lines += ["heads = gaze_heads(model, items, batch=1)"]
     return _lines(*lines, "view = heads.view()", "view")
 
 
@@ -59,19 +60,64 @@ def patch_code(model: str, clean: str, other: str, answers: tuple[str, str], cal
     )
 
 
-def steer_code(
-    model: str, prompt: str, plus: Sequence[str], minus: Sequence[str], layer: int, strength: float, words: int
-) -> str:
+def steer_code(model: str, prompt: str, direction: Sequence[str], layer: int, strength: float, words: int) -> str:
+    """`direction` are the lines that make it: those of `between_code`, `organism_code` or `file_code`."""
     return _lines(
         load_code(model),
         "",
-        "from mainspring.workbench.figures.steer import add_direction, direction_between",
-        "",
-        f"direction = direction_between(model, {list(plus)!r}, {list(minus)!r}, layer={layer})",
+        "from mainspring.workbench.figures.steer import add_direction",
+        *direction,
         f"edit = add_direction(direction, layer={layer}, strength={strength!r})",
         f"text = model.generate({prompt!r}, edits=edit, max_new_tokens={words}).text",
         "print(*text)",
     )
+
+
+def off_target_code(steering: str, others: Sequence[str]) -> str:
+    """How far other texts move under the edit of `steer_code`."""
+    made = steering.partition("text = ")[0].replace("import add_direction", "import add_direction, off_target_view")
+    return f"{made}view = off_target_view(model, edit, {list(others)!r})\nview\n"
+
+
+def truth_code(organism: str) -> str:
+    return _lines(
+        load_code(f"organism:{organism}"),
+        "",
+        "from mainspring.organisms.registry import entry",
+        "from mainspring.workbench.figures.truth import truth_views",
+        "",
+        f"views = truth_views(entry({organism!r}))",
+        "views[0] if views else None",
+    )
+
+
+def study_code(name: str, quick: bool) -> str:
+    return _lines(
+        "from mainspring.studies import Setting, run_study",
+        "",
+        f"report = run_study({name!r}, Setting(quick={quick!r}))",
+        "report",
+    )
+
+
+def reading_code(model: str, inputs: Sequence[str]) -> str:
+    """`inputs` are the lines that make what `given` holds: the arguments of a run."""
+    return _lines(load_code(model), *inputs, "", "trace = model.run(**given, read=SITE)", "value = trace[SITE]")
+
+
+def between_code(plus: Sequence[str], minus: Sequence[str], layer: int) -> list[str]:
+    call = f"direction = direction_between(model, {list(plus)!r}, {list(minus)!r}, layer={layer})"
+    return ["from mainspring.workbench.figures.steer import direction_between", "", call]
+
+
+def organism_code(model: str, name: str) -> list[str]:
+    call = f"direction = organism_directions({model!r})[{name!r}].vector"
+    return ["from mainspring.workbench.figures.directions import organism_directions", "", call]
+
+
+def file_code(file: str, name: str) -> list[str]:
+    call = f"direction = saved_directions({file!r})[{name!r}].vector"
+    return ["from mainspring.workbench.figures.directions import saved_directions", "", call]
 
 
 def _lines(*lines: str) -> str:

@@ -9,8 +9,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from mainspring.errors import (
-    EditError,
-    InputError,
     LoadError,
     MainspringError,
     MissingExtra,
@@ -37,9 +35,7 @@ _FIXES: tuple[tuple[type[Exception], int, str], ...] = (
     (UnmappedModel, 400, "This page needs a mapped decoder; the Models page lists what the model offers."),
     (PositionError, 400, "Choose a token that the text has."),
     (SiteError, 400, "The Models page lists every site of the model, and why some are refused."),
-    (EditError, 400, "Change the edit as the message says."),
-    (InputError, 400, "Change the input as the message says."),
-    (MainspringError, 400, "Change the request as the message says."),
+    (MainspringError, 400, ""),  # which say themselves what to do
 )
 
 

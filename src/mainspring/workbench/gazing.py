@@ -1,13 +1,15 @@
 """A text that is written while somebody points: the gaze of chosen heads, moved between two words, and where they looked for each word.
 
-The looks are taken by edits of the pattern that change nothing: they see the row that predicts the next token, after the gaze was moved.
+Every word says how often the aim had been moved when it was chosen. The looks are taken by edits of the pattern that change nothing: they
+see the row that predicts the next token, after the gaze was moved.
 """
 
 import base64
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from threading import Event
+from threading import Event, Lock
+from time import monotonic
 from typing import Any
 
 import torch
@@ -15,17 +17,16 @@ from torch import Tensor
 
 from mainspring.edits import Edits
 from mainspring.engine.generate import Step
-from mainspring.errors import InputError
 from mainspring.find.gaze_regions import VIEWS, positions_of
-from mainspring.models.image_tokens import Box
+from mainspring.models.image_tokens import ImageTokens
 from mainspring.sites import at
-from mainspring.steer.gaze_control import GazePointer
 from mainspring.steer.gaze_edit import gaze
 from mainspring.workbench.events import Send
 from mainspring.workbench.images import Shown
+from mainspring.workbench.prompting import image_tokens
 from mainspring.workbench.shelf import Held
 
-__all__ = ["Gazing", "Taps"]
+__all__ = ["Aim", "Gazing", "Pace", "Taps"]
 
 Heads = Sequence[tuple[int, int]]
 
@@ -54,68 +55,110 @@ class Taps:
         return torch.cat(list(self._rows.values())).mean(0)
 
 
+class Aim:
+    """Where the heads of a text are to look. It may be told from any thread, also before the text has begun."""
+
+    def __init__(self, target: Any = None, name: str = "") -> None:
+        self.name = name or secrets.token_hex(8)
+        self.moved = Event()
+        """Set when it was told to look elsewhere."""
+        self._now: tuple[int, Any] = (0, target)
+        self._lock = Lock()
+
+    @property
+    def now(self) -> tuple[int, Any]:
+        """How often it was told, and the target."""
+        return self._now
+
+    def look(self, target: Any, turn: int | None = None) -> None:
+        """Look elsewhere from the next token on; None lets go. `turn` counts what was told: one that was overtaken is dropped."""
+        with self._lock:
+            turn = self._now[0] + 1 if turn is None else turn
+            if turn > self._now[0]:
+                self._now = (turn, target)
+                self.moved.set()
+
+
 @dataclass(eq=False)
 class Gazing:
-    """One text in the writing. `look` may be called from another thread."""
+    """One text in the writing, and the aim that is followed."""
 
     held: Held
     shown: Shown
     prompt: str
     moved: Heads
     watched: Heads
-    target: Any = None
+    aim: Aim = field(default_factory=Aim)
     words: int = 3
     pace: float = 0.0
     """Tokens in a second; 0 is as fast as it goes."""
-    regions: tuple[Box, ...] = ()
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    _pointer: GazePointer | None = None
-    _wake: Event = field(default_factory=Event)
-
-    def look(self, target: Any) -> None:
-        """Look elsewhere from the next token on; None lets go."""
-        if self._pointer is None:
-            raise InputError("this text has no heads that could be pointed")
-        self._pointer.look(target)
-        self.target = target
-        self._wake.set()
+    _turn: int = 0
 
     def run(self, send: Send) -> None:
         """Write, and tell `start`, `word` for each token and `end`."""
         with self.held.lock:
-            (tokens,) = self.held.model.image_regions(self.prompt, images=self.shown.image)
+            tokens = image_tokens(self.held, self.prompt, self.shown)
             taps = Taps(self.watched)
-            if self.moved:
-                self._pointer = GazePointer(self.moved, tokens)
-            first = Edits() if self.target is None or not self.moved else gaze(self.moved, self.target, tokens)
+            self._turn, target = self.aim.now
             stream = self.held.model.generate(
                 self.prompt,
                 images=self.shown.image,
-                edits=Edits([*first, *taps.edits]),
-                controller=lambda step: self._moved(step, taps),
+                edits=Edits([*self._pointed(target, tokens, "all"), *taps.edits]),
+                controller=lambda step: self._moved(taps, tokens),
                 max_new_tokens=self.words,
                 stream=True,
             )
         cells = [token for token in tokens if token.kind in VIEWS]
-        spots = [positions_of(region, tokens) for region in self.regions]
-        send("start", {"session": self.id, "cells": [[round(n, 4) for n in cell.box] for cell in cells]})
+        spots = [positions_of(region, tokens) for region in self.shown.regions]
+        send("start", {"session": self.aim.name, "cells": [[round(n, 4) for n in cell.box] for cell in cells]})
+        pace = Pace(self.pace, self.aim.moved)
         try:
             while True:
                 with self.held.lock:
                     step = next(stream, None)
                 if step is None:
                     break
-                send("word", _told(step, taps.mean(), [cell.position for cell in cells], spots))
-                if self.pace:
-                    self._wake.wait(1 / self.pace)
-                    self._wake.clear()
+                send("word", _told(step, taps.mean(), [cell.position for cell in cells], spots) | {"turn": self._turn})
+                pace.wait()
         finally:
             stream.close()
         send("end", {})
 
-    def _moved(self, step: Step, taps: Taps) -> Edits | None:
-        edits = None if self._pointer is None else self._pointer(step)
-        return None if edits is None else Edits([*edits, *taps.edits])
+    def _pointed(self, target: Any, tokens: ImageTokens, rows: str) -> Edits:
+        return Edits() if target is None or not self.moved else gaze(self.moved, target, tokens, rows=rows)
+
+    def _moved(self, taps: Taps, tokens: ImageTokens) -> Edits | None:
+        """The edits for what follows, where the aim has moved. Rows behind the text keep what the cache holds of them."""
+        turn, target = self.aim.now
+        if turn == self._turn:
+            return None
+        self._turn = turn
+        return Edits([*self._pointed(target, tokens, "decode"), *taps.edits])
+
+
+class Pace:
+    """Pauses between words that a reader can follow; after the aim has moved, the next words come at once.
+
+    Those few words are taken from the pauses that follow, so that a text whose aim moves is written no faster on the whole.
+    """
+
+    AT_ONCE = 4
+    """Words that come without a pause: the end of a clause and the beginning of the next hold as many that no aim can change."""
+
+    def __init__(self, rate: float, moved: Event) -> None:
+        self.rate, self.moved = rate, moved
+        self._at_once, self._due = self.AT_ONCE, monotonic()
+
+    def wait(self) -> None:
+        """Until the next word is due, or the aim moves."""
+        if not self.rate:
+            return
+        self._due += 1 / self.rate
+        ahead = min(self._due - monotonic(), self.AT_ONCE / self.rate)
+        self._at_once -= 1
+        if self.moved.is_set() or (self._at_once <= 0 and ahead > 0 and self.moved.wait(ahead)):
+            self.moved.clear()
+            self._at_once = self.AT_ONCE
 
 
 def _told(step: Step, row: Tensor, cells: Sequence[int], spots: Iterable[Sequence[int]]) -> dict[str, Any]:

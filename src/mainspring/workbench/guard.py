@@ -1,7 +1,7 @@
 """What stands before the application: only this page may talk to it, and nobody may send it more than it can hold.
 
 - The Host header must name this machine, or a page of another site could reach it through a name of its own (DNS rebinding).
-- What changes something must come from this page: an Origin of another site is refused, and bodies are JSON or images, types that
+- What changes something must come from this page: an Origin of another site is refused, and bodies are JSON, images or bytes, types that
   other sites cannot send unasked.
 - A body that is announced as too large is refused before it is read; one that grows too large is cut off.
 """
@@ -62,12 +62,19 @@ class Guard:
             return refusal(400, "the content-length is no number", "Send a body with its length.")
         if int(length) > self.limit:
             said = f"the body has {int(length) / 2**20:.1f} MB, more than the {self.limit / 2**20:.0f} MB that are taken"
-            answer = refusal(413, said, "Send a smaller image: models see a few hundred pixels of it.", "TooLarge")
+            answer = refusal(
+                413,
+                said,
+                "Send less: models see a few hundred pixels of an image, and a direction is one row of numbers.",
+                "TooLarge",
+            )
             answer.headers["connection"] = "close"
             return answer
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json" and not kind.startswith("image/"):
-            return refusal(415, f"a body of type {kind or 'unknown'} is not taken", "Send JSON, or an image.")
+        if kind not in ("application/json", "application/octet-stream") and not kind.startswith("image/"):
+            return refusal(
+                415, f"a body of type {kind or 'unknown'} is not taken", "Send JSON, an image, or a file of directions."
+            )
         return None
 
 

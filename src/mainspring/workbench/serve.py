@@ -1,5 +1,6 @@
 """One process that serves the workbench, and the check that it does."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import uvicorn
@@ -18,9 +20,12 @@ from mainspring.workbench.app import create_app
 
 __all__ = ["check", "serve", "serving"]
 
+GRACE = 5
+"""Seconds that requests have to end in when the server stops."""
+
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-FLAGS += " --disable-component-update --disable-sync --timeout=20000"
+FLAGS += " --disable-component-update --disable-sync --disable-dev-shm-usage --timeout=20000"
 
 
 def serve(names: Iterable[str], host: str, port: int, browser: bool, say: Callable[[str], None]) -> None:
@@ -58,6 +63,9 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._closing.set()
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # those whose request did not end in time
+            connection.transport.abort()  # pyright: ignore[reportAttributeAccessIssue]
+        await asyncio.sleep(0)
 
 
 @contextmanager
@@ -75,7 +83,7 @@ def _bound(host: str, port: int):
     def server(names: Iterable[str]) -> uvicorn.Server:
         closing = threading.Event()
         app = create_app(names, hosts=[named], closing=closing)
-        return _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5), closing)
+        return _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE), closing)
 
     try:
         yield server, [taken], f"http://{named}:{taken.getsockname()[1]}"
@@ -106,8 +114,9 @@ def check(names: Iterable[str], say: Callable[[str], None]) -> bool:
             return good
         from mainspring.workbench.app import PAGES
 
-        for page in PAGES:
-            shown = _rendered(program, f"{address}/#/{page}")
+        with ThreadPoolExecutor(2) as pool:
+            rendered = list(pool.map(lambda page: _rendered(program, f"{address}/#/{page}"), PAGES))
+        for page, shown in zip(PAGES, rendered, strict=True):
             fine = f'data-page="{page}"' in shown and 'role="alert"' not in shown
             good &= fine
             say(f"{'ok  ' if fine else 'FAIL'}  rendered  #/{page}")

@@ -6,12 +6,13 @@ A generation takes the lock for each token and not for its whole length, so that
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Lock, RLock
+from threading import Lock
 from typing import Any
 
 from mainspring.errors import InputError
 from mainspring.models.load import load
 from mainspring.models.model import Model
+from mainspring.workbench.turns import Turns
 
 __all__ = ["Held", "Shelf"]
 
@@ -22,7 +23,7 @@ class Held:
 
     name: str
     model: Model
-    lock: RLock = field(default_factory=RLock)
+    lock: Turns = field(default_factory=Turns)
     known: dict[Any, Any] = field(default_factory=dict[Any, Any])
 
     def summary(self) -> dict[str, Any]:

@@ -33,6 +33,8 @@ def tokens_of(model: "Model", prompt: str) -> tuple[str, ...]:
     if rows.tokens is None:
         raise InputError("this model takes more than tokens")
     ids = rows.tokens[0].tolist()
+    if (most := _positions(model)) and len(ids) > most:
+        raise InputError(f"the prompt has {len(ids)} tokens; this model has positions for {most}")
     if len(ids) > LONGEST:
         raise InputError(f"the prompt has {len(ids)} tokens; {LONGEST} are looked at")
     return tuple(word_of(model, i) for i in ids)
@@ -119,11 +121,13 @@ def word_of(model: "Model", token: int) -> str:
 
 def room(model: "Model", prompt: str) -> int:
     """How many tokens the model can write behind a prompt; at least one, and its last word may be beyond its positions."""
-    longest = getattr(getattr(model.config, "text_config", model.config), "max_position_embeddings", None)
-    length = len(tokens_of(model, prompt))
-    if longest and length > longest:
-        raise InputError(f"the prompt has {length} tokens; this model has positions for {longest}")
-    return longest - length + 1 if longest else LONGEST
+    most, length = _positions(model), len(tokens_of(model, prompt))
+    return most - length + 1 if most else LONGEST
+
+
+def _positions(model: "Model") -> int | None:
+    """How many tokens the model can tell apart by their place; None where it does not say."""
+    return getattr(getattr(model.config, "text_config", model.config), "max_position_embeddings", None)
 
 
 def _places(tokens: tuple[str, ...]) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def patched_run(model: "Model", pair: Pair, what: What, layer: int, index: int, 
     order = dict.fromkeys([*pair.answers, *chances[1].topk(min(k, len(chances[1]))).indices.tolist()])
     rows = tuple((word_of(model, i), *(round(float(c[i]), 4) for c in chances)) for i in order)
     place = f"token {index} ({pair.tokens[index].strip()})" if what == "position" else f"head {index}"
-    return TableView(("next token", "clean", "patched", "other"), rows, f"Layer {layer}, {place}")
+    return TableView(("next token", "clean", "patched", "other"), rows, f"Layer {layer}, {place}: probability of the next token")
 
 
 def _answer(model: "Model", prompt: str, answer: str) -> int:

@@ -6,29 +6,38 @@ from typing import Annotated, Any, Literal
 
 import torch
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
 from mainspring.errors import InputError, MainspringError
 from mainspring.find.gaze import gaze_heads
 from mainspring.measure.scores import Scores
 from mainspring.tasks.comic_strips import comics
-from mainspring.tasks.comic_strips.wording import WORDS
 from mainspring.tasks.regions import RegionItem
 from mainspring.workbench.bench import Asked, Bench, Name, Text
 from mainspring.workbench.code import gaze_code, heads_code
 from mainspring.workbench.events import Send
-from mainspring.workbench.gazing import Gazing
+from mainspring.workbench.gazing import Aim, Gazing
 from mainspring.workbench.images import BUILT_IN, Shown
+from mainspring.workbench.prompting import image_tokens, is_comic, lack_of_images, prompts_for
 from mainspring.workbench.routes.look import as_data
 from mainspring.workbench.shelf import Held
 
 __all__ = ["router", "warm"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Target = tuple[Fraction, Fraction] | tuple[Fraction, Fraction, Fraction, Fraction]
+Session = Annotated[str, Field(pattern=r"^[0-9a-f]{8,32}$")]
 Which = Literal["top", "bottom", "random", "all", "none"]
 Side = Annotated[int, Field(ge=1, le=8)]
+
+
+def _not_empty(target: tuple[float, ...]) -> tuple[float, ...]:
+    if len(target) == 4 and (target[0] >= target[2] or target[1] >= target[3]):
+        raise ValueError("the box is empty: it is (left, top, right, bottom)")
+    return target
+
+
+Target = Annotated[tuple[Fraction, Fraction] | tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_not_empty)]
 
 
 class Where(Asked):
@@ -51,6 +60,8 @@ class Telling(Where):
     top: Annotated[int, Field(ge=1, le=512)] = 12
     words: Annotated[int, Field(ge=1, le=256)] = 3
     pace: Annotated[float, Field(ge=0, le=50)] = 0.0
+    session: Session | None = None
+    """What it is called, so that it can be pointed from its first moment on; without one it gets a name."""
 
 
 class Pointing(Asked):
@@ -58,6 +69,8 @@ class Pointing(Asked):
 
     session: Name
     target: Target | None = None
+    turn: Annotated[int, Field(ge=1)] | None = None
+    """How often this text was pointed; a look that comes behind a later one counts for nothing."""
 
 
 def router(bench: Bench) -> APIRouter:
@@ -78,76 +91,84 @@ def router(bench: Bench) -> APIRouter:
         with bench.shelf.use(asked.model) as held:
             shown = shown.fitted(held.model)
             scores = _scores(held, asked, shown)
-            prompts = _prompts(held)
+            prompts = prompts_for(held)
+            comic = is_comic(held)
         shuffled = scores.controls.get("shuffled labels")
         return {
             "view": as_data(scores.view()),
             "ranked": scores.top(scores.values.numel()),
             "best": scores[scores.top(1)[0]],
             "shuffled": None if shuffled is None else float(torch.as_tensor(shuffled).max()),
-            "prompts": prompts,
-            "top": {"answer": min(12, -(-3 * scores.values.numel() // 8)), "narrate": min(8, scores.values.numel() // 4 or 1)},
-            "code": heads_code(asked.model, comic=_is_comic(held), question=asked.question, shown=shown),
+            "prompts": {"answer": prompts.answer, "narrate": prompts.narrate},
+            "words": dict(zip(("answer", "narrate"), prompts.words, strict=True)),
+            "top": _how_many(scores.values.numel(), comic),
+            "question": asked.question or prompts.question,
+            "code": heads_code(asked.model, comic=comic, question=asked.question or prompts.question, shown=shown),
         }
 
     @routes.post("/tell")
     def tell(asked: Telling) -> Response:
+        aim = Aim(asked.target, asked.session or "")
+
         def work(send: Send) -> None:
+            if asked.which == "none":
+                write(send)
+            else:
+                with bench.following(aim):
+                    write(send)
+
+        def write(send: Send) -> None:
             shown = bench.images.get(asked.image, (asked.rows, asked.columns))
             with bench.shelf.use(asked.model) as held:
                 shown = shown.fitted(held.model)
                 ranked = [(layer, head) for layer, head in _scores(held, asked, shown).top(100_000)]
             top = ranked[: asked.top]
             moved = _choose(ranked, asked.which, asked.top)
-            text = Gazing(held, shown, asked.prompt, moved, top, asked.target, asked.words, asked.pace, shown.regions)
             code = gaze_code(asked.model, shown, asked.prompt, moved, asked.target, asked.words)
             send("code", {"code": code, "heads": moved})
-            with bench.writing(text):
-                text.run(send)
+            Gazing(held, shown, asked.prompt, moved, top, aim, asked.words, asked.pace).run(send)
 
         return bench.stream(work)
 
     @routes.post("/look")
     def look(asked: Pointing) -> dict[str, bool]:
-        bench.find(asked.session).look(asked.target)
+        bench.aim(asked.session).look(asked.target, asked.turn)
         return {"looking": True}
 
     return routes
 
 
 def warm(bench: Bench) -> None:
-    """Open the model that the page shows first, so that the first hover need not wait; one that cannot be opened says so when asked."""
+    """Open the model that the page shows first, find its heads and point them once: a hover then does nothing for the first time.
+
+    A model that cannot be opened says so when it is asked for.
+    """
     name = bench.names[0] if bench.names else "organism:comics"
     with suppress(MainspringError), bench.shelf.use(name) as held:
-        if _is_comic(held) and held.model.processor is not None:
-            _comic_scores(held)
-
-
-def _is_comic(held: Held) -> bool:
-    """Whether the model knows the words of the comic strips."""
-    return held.model.tokenizer is not None and set(WORDS) <= set(held.model.tokenizer.get_vocab())
-
-
-def _prompts(held: Held) -> dict[str, str]:
-    if _is_comic(held):
-        return {"answer": "<img> plain this :", "narrate": "<img> plain this all"}
-    token = getattr(held.model.processor, "image_token", "<image>")
-    return {"answer": f"{token} Describe this panel:", "narrate": f"{token} Describe the panels one by one:"}
+        if not is_comic(held) or held.model.processor is None:
+            return
+        heads = [(layer, head) for layer, head in _comic_scores(held).top(8)]
+        shown = bench.images.get(BUILT_IN[0]).fitted(held.model)
+        aim = Aim(shown.regions[0])
+        Gazing(held, shown, prompts_for(held).narrate, heads, heads, aim, 3).run(lambda *_: aim.look(shown.regions[1]))
 
 
 def _scores(held: Held, asked: Where, shown: Shown) -> Scores:
     """The gaze scores of a model, found once."""
-    if held.model.processor is None:
-        raise InputError(f"{held.name} takes no images; take a vision-language model, such as organism:comics")
-    if _is_comic(held):
+    if lack := lack_of_images(held):
+        raise InputError(lack)
+    if is_comic(held):
         return _comic_scores(held)
-    if "{}" not in asked.question:
+    question = asked.question or prompts_for(held).question
+    if "{}" not in question:
         raise InputError("to find heads of this model, write a question with {} for the panel, such as 'Describe panel {}:'")
-    key = ("gaze", shown.name, asked.rows, asked.columns, asked.question)
+    key = ("gaze", shown.name, asked.rows, asked.columns, question)
     if key not in held.known:
-        names = [asked.question.replace("{}", str(i + 1)) for i in range(len(shown.regions))]
+        names = [question.replace("{}", str(i + 1)) for i in range(len(shown.regions))]
+        image_tokens(held, names[0], shown)  # refuses what holds no image, in clear words
         items = [RegionItem(name, shown.image, shown.regions, i) for i, name in enumerate(names)]
-        held.known[key] = gaze_heads(held.model, items)
+        # one at a time: some processors take the images of a batch for those of its first text
+        held.known[key] = gaze_heads(held.model, items, batch=1)
     return held.known[key]
 
 
@@ -155,6 +176,13 @@ def _comic_scores(held: Held) -> Scores:
     if "gaze" not in held.known:
         held.known["gaze"] = gaze_heads(held.model, comics(12))
     return held.known["gaze"]
+
+
+def _how_many(heads: int, comic: bool) -> dict[str, int]:
+    """How many heads are moved to begin with: what is right for a comics model was found on it, others get a sixth."""
+    if comic:
+        return {"answer": min(12, -(-3 * heads // 8)), "narrate": min(8, heads // 4 or 1)}
+    return dict.fromkeys(("answer", "narrate"), max(1, min(100, heads // 6)))
 
 
 def _choose(ranked: list[tuple[int, int]], which: Which, top: int) -> list[tuple[int, int]]:

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from mainspring.organisms.registry import entries
 from mainspring.workbench.bench import Asked, Bench, Name
-from mainspring.workbench.code import load_code
-from mainspring.workbench.examples import examples_for
+from mainspring.workbench.code import load_code, reading_code
+from mainspring.workbench.examples import examples_for, inputs_code
 
 __all__ = ["router"]
 
@@ -43,7 +43,7 @@ def router(bench: Bench) -> APIRouter:
     @routes.post("/inside")
     def inside(asked: Wanted) -> dict[str, Any]:
         with bench.shelf.use(asked.model) as held:
-            sites = held.model.sites()
+            sites, reading = held.model.sites(), reading_code(held.name, inputs_code(held))
             modules = [
                 {
                     "name": name,
@@ -63,6 +63,7 @@ def router(bench: Bench) -> APIRouter:
             "more": max(0, len(modules) - MODULES),
             "sites": rows,
             "code": load_code(held.name) + "\n\nmodel.sites()\n",
+            "reading": reading,
         }
 
     return routes

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from mainspring.organisms.registry import entries, entry
 from mainspring.workbench.bench import Bench
-from mainspring.workbench.code import load_code
+from mainspring.workbench.code import truth_code
 from mainspring.workbench.figures.truth import truth_views
 from mainspring.workbench.routes.look import as_data
 
@@ -34,8 +34,7 @@ def router(bench: Bench) -> APIRouter:
             "ready": found.folder is not None,
             "card": card.read_text() if card is not None and card.is_file() else "",
             "views": [as_data(view) for view in truth_views(found)],
-            "code": load_code(f"organism:{found.name}") + "\n\nfrom mainspring.organisms import truth_of\n\n"
-            f"truth = truth_of({found.name!r})\nprint(truth.nodes)\n",
+            "code": truth_code(found.name),
         }
 
     return routes

@@ -41,14 +41,14 @@ def router(bench: Bench) -> APIRouter:
         def work(send: Send) -> None:
             with bench.shelf.use(asked.model) as held:
                 pair = _pair(held.model, asked)
-                metric = f"logit of {pair.words[0]!r} less logit of {pair.words[1]!r}"
+                metric = f"logit of {pair.words[0]!r} less that of {pair.words[1]!r}"
                 send("pair", {"tokens": pair.tokens, "changed": pair.changed, "words": pair.words, "metric": metric})
                 for what, patch in (("position", patch_positions), ("head", patch_heads)):
 
                     def progress(done: int, whole: int, what: str = what) -> None:
                         send("progress", {"what": what, "done": done, "of": whole})
 
-                    view = as_data(patch(held.model, pair, progress).view()) | {"value_title": "fall of the metric"}
+                    view = as_data(patch(held.model, pair, progress).view()) | {"value_title": "fall (logits)"}
                     code = _code(asked, patch.__name__)
                     send("map", {"what": what, "view": view, "code": code})
             send("end", {})

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from mainspring.organisms.registry import cache
 from mainspring.studies import STUDIES, Claim, Figure, Setting, find_study, run_study
 from mainspring.workbench.bench import Asked, Bench, Text
+from mainspring.workbench.code import study_code
 from mainspring.workbench.events import Send
 from mainspring.workbench.faults import NotThere
 from mainspring.workbench.routes.look import as_data
@@ -45,7 +46,7 @@ def router(bench: Bench) -> APIRouter:
 
         def work(send: Send) -> None:
             with one_at_a_time:
-                send("start", {"title": found.title})
+                send("start", {"title": found.title, "code": study_code(name, asked.quick)})
                 report = run_study(name, setting, progress=lambda part: send("part", _told(part)))
             report.save(_folder(name))
             send("end", _verdict(report.to_data()))

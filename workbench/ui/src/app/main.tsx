@@ -46,6 +46,7 @@ function App() {
   }, []);
   useEffect(() => {
     document.title = `${PAGES[page].name} · mainspring`;
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [page]);
   const { Page } = PAGES[page];
   return (

@@ -6,7 +6,7 @@ import { bytes, get, line, post, Problem } from "../api";
 import { streaming, useEpoch, useKept, useWork } from "../hooks";
 import { ModelChoice, type Examples } from "../parts/model";
 import { Picture, type Box, type Image, type Target } from "../parts/picture";
-import { Code, Field, Figure, Progress, Title, Trouble } from "../parts/shown";
+import { Code, Field, Figure, Progress, Title, Trouble, Upload } from "../parts/shown";
 import { Words, type Word } from "../parts/words";
 
 interface Found {
@@ -16,6 +16,8 @@ interface Found {
   shuffled: number | null;
   prompts: { answer: string; narrate: string };
   top: { answer: number; narrate: number };
+  words: { answer: number; narrate: number };
+  question: string;
   code: string;
 }
 
@@ -28,6 +30,15 @@ interface Text {
   cells: Box[];
 }
 const NOTHING: Text = { words: [], cells: [] };
+
+/** A text that is being written: its name, and the targets that it was told, one after the other. */
+interface Writing {
+  session: string;
+  turns: (Target | null)[];
+  /** Whether the server knows it by now, so that it can be told where to look. */
+  begun: boolean;
+}
+const named = (): string => [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export function Gaze() {
   const [examples, setExamples] = useState<Examples | null>(null);
@@ -47,9 +58,14 @@ export function Gaze() {
   const [delay, setDelay] = useState<number | null>(null);
   const [word, setWord] = useState<[Text, number] | null>(null);
   const [sent, setSent] = useState<File | null>(null);
-  const session = useRef("");
+  const now = useRef<Writing | null>(null);
+  // heads of a model that knows no comics are found on the image that is shown
+  const [perImage, setPerImage] = useState(false);
+  const begun = useRef("");
   const sentFor = useRef("");
-  const pointed = useRef({ since: 0, waiting: false });
+  const asked = useRef("");
+  const plainFor = useRef("");
+  const pointed = useRef<{ since: number; text: Writing | null; turn: number }>({ since: 0, text: null, turn: 0 });
   const latest = useRef<Target | null>(null);
   const epoch = useEpoch();
   const [finding, writing, untouched, sending] = [useWork(), useWork(), useWork(), useWork()];
@@ -74,52 +90,81 @@ export function Gaze() {
   useEffect(() => {
     if (!where || !model) return;
     setFound(null);
-    if (!examples?.summary.images) return;
     finding.start(async (signal) => {
       const said = await post<Found>("/api/gaze/heads", where, signal);
       if (signal.aborted) return;
       setFound(said);
+      setPerImage(Boolean(said.question));
+      if (begun.current === model) return;
+      begun.current = model;
       setTop(said.top[mode]);
       setPrompt(said.prompts[mode]);
     });
-  }, [examples, Boolean(image), question, question ? image?.name : "", question ? grid : 0]);
+  }, [examples, Boolean(image), question, perImage ? image?.name : "", perImage ? grid : 0]);
+  const opened = (next: Examples): void => {
+    if (model && next.summary.name !== model) {
+      for (const work of [writing, untouched]) work.cancel();
+      setQuestion("");
+      setSteered(NOTHING);
+      setPlain(NOTHING);
+      setCode("");
+      setDelay(null);
+      plainFor.current = "";
+    }
+    setExamples(next);
+  };
 
-  const tell = (target: Target | null, steer: boolean, put: (text: Text) => void) => {
+  /** Tell a text where to look now; one that has just ended is told anew. */
+  const look = (text: Writing): void => {
+    const turn = text.turns.length - 1;
+    const target = text.turns[turn] ?? null;
+    const { since } = pointed.current;
+    post("/api/gaze/look", { session: text.session, target, turn }).catch(() => target && latest.current === target && write(target, since));
+  };
+  const tell = (to: Writing | null, put: (text: Text) => void) => {
     let text = NOTHING;
-    const body = { ...where, prompt, target, top, which: steer ? which : "none", words: mode === "answer" ? 3 : 36, pace: mode === "answer" ? 0 : steer ? 7 : 0 };
+    const aim = to ? { target: to.turns[0], which, session: to.session } : { target: null, which: "none" };
+    const body = { ...where, prompt, top, ...aim, words: found?.words[mode] ?? 3, pace: to && mode === "narrate" ? 7 : 0 };
     return streaming("/api/gaze/tell", body, (event, data) => {
-      if (event === "code" && steer) setCode((data as { code: string }).code);
+      if (event === "code" && to) {
+        setCode((data as { code: string }).code);
+        to.begun = true;
+        if (to.turns.length > 1) look(to);
+      }
       if (event === "start") {
-        const said = data as { session: string; cells: Box[] };
-        text = { words: [], cells: said.cells };
-        if (steer) session.current = said.session;
+        text = { words: [], cells: (data as { cells: Box[] }).cells };
         put(text);
       }
       if (event === "word") {
-        const said = data as { text: string; mass: string; regions: number[] };
-        const aimed = steer ? JSON.stringify(latest.current) : "";
+        const said = data as { text: string; mass: string; regions: number[]; turn: number };
+        const aimed = to ? JSON.stringify(to.turns[said.turn] ?? null) : "";
         text = { ...text, words: [...text.words, { text: said.text, regions: said.regions, mass: bytes(said.mass), aim: aimed }] };
         put(text);
-        if (steer && pointed.current.waiting) {
-          pointed.current.waiting = false;
+        if (to && pointed.current.text === to && said.turn >= pointed.current.turn) {
+          pointed.current.text = null;
           setDelay(performance.now() - pointed.current.since);
         }
+        // what is pointed comes first: the untouched text begins when it has begun
+        if (to && plainFor.current !== asked.current) {
+          plainFor.current = asked.current;
+          untouched.start(tell(null, setPlain));
+        }
       }
-      if (event === "end" && steer) session.current = "";
+      if (event === "end" && now.current === to) now.current = null;
     });
   };
   const ready = Boolean(where && found && prompt && top);
-  const write = (target: Target | null): void => {
-    session.current = "";
-    writing.start(tell(target, true, setSteered));
+  asked.current = JSON.stringify([where, prompt, top, mode, epoch]);
+  /** Write anew; `since` is when somebody pointed there, 0 where nobody waits for it. */
+  const write = (target: Target | null, since = 0): void => {
+    const text = { session: named(), turns: [target], begun: false };
+    now.current = text;
+    pointed.current = { since, text: since ? text : null, turn: 0 };
+    writing.start(tell(text, setSteered));
   };
   useEffect(() => {
-    if (!ready) return;
-    untouched.start(tell(null, false, setPlain));
-  }, [ready, image?.name, prompt, top, mode, epoch, grid]);
-  useEffect(() => {
-    // the pointer may have moved since this was rendered
-    if (ready) write(latest.current);
+    // the pointer may have moved since this was rendered, and somebody may wait for what was broken off
+    if (ready) write(latest.current, pointed.current.text ? pointed.current.since : 0);
   }, [ready, image?.name, prompt, top, which, mode, epoch, grid]);
 
   const point = (target: Target | null, pinned: boolean): void => {
@@ -127,10 +172,12 @@ export function Gaze() {
     setAim({ target, pinned });
     latest.current = target;
     if (!moved || !ready) return;
-    pointed.current = { since: performance.now(), waiting: target !== null };
-    if (mode === "narrate" && session.current) {
-      post("/api/gaze/look", { session: session.current, target }).catch(() => target && write(target));
-    } else write(target);
+    const [text, since] = [now.current, target ? performance.now() : 0];
+    if (mode === "narrate" && text) {
+      const turn = text.turns.push(target) - 1;
+      pointed.current = { since, text: target ? text : null, turn };
+      if (text.begun) look(text);
+    } else write(target, since);
   };
   const show = (next: Image): void => {
     setAim({ target: null, pinned: false });
@@ -169,27 +216,21 @@ export function Gaze() {
         Some heads of a vision-language model look at the part of the image that is about to be described. Point at the image: those heads are made
         to look there, and the description follows. Not a word of the prompt changes.
       </Title>
-      <ModelChoice page="gaze" prefer={["organism:comics"]} onOpen={setExamples} />
-      {examples && !examples.summary.images && (
-        <Trouble problem={new Problem(`${model} takes no images.`, "Choose a vision-language model, such as organism:comics.")} />
-      )}
+      <ModelChoice page="gaze" prefer={["organism:comics"]} onOpen={opened} />
       <Trouble problem={finding.problem} />
       <Trouble problem={sending.problem} />
       <Trouble problem={writing.problem} again={() => write(aim.target)} />
       <div class="gaze">
         <div class="stage">
           {image && <Picture image={image} target={aim.target} pinned={aim.pinned} heat={heat} point={point} />}
-          <p class="hint">Hover a region, click to keep it, drag a box. Keys: 1 to {image?.regions.length ?? 6}, Escape.</p>
+          <p class="hint">Hover a region, click to keep it, drag a box. Keys: 1 to {image?.regions.length ?? 6}, Escape. Yellow is where the heads look, the stronger the more.</p>
           <div class="thumbs" role="group" aria-label="Images">
             {images.map((one, i) => (
               <button key={one.name} type="button" aria-pressed={one.name === image?.name} aria-label={`image ${i + 1}`} onClick={() => show(one)}>
                 <img src={one.image} alt="" />
               </button>
             ))}
-            <label class="upload">
-              <input type="file" accept="image/png,image/jpeg,image/webp" onChange={(e) => e.currentTarget.files?.[0] && send(e.currentTarget.files[0])} />
-              <span>your image</span>
-            </label>
+            <Upload accept="image/png,image/jpeg,image/webp" send={send}>your image</Upload>
           </div>
           {image?.name.startsWith("sent:") && (
             <div class="row">
@@ -213,6 +254,7 @@ export function Gaze() {
           {finding.busy && <Progress what="finding the heads that look at what is described" />}
           <Words name="Pointed" words={steered.words} live onWord={lookOn(steered)} note={aim.target ? (aim.pinned ? "kept there" : "") : "nowhere in particular"} />
           <Words name="Untouched" words={plain.words} onWord={lookOn(plain)} note="the same prompt, no head moved" />
+          <p class="hint">A word has the colour of the region that the heads look at while it is chosen. Go over one to see where that is.</p>
           <div class="row">
             <Field name={`${which === "all" ? heads : top} of ${heads || "…"} heads`}>
               <input type="range" min={1} max={Math.max(1, heads)} value={top} disabled={!found || which === "all"} onInput={(e) => setTop(Number(e.currentTarget.value))} />
@@ -224,9 +266,9 @@ export function Gaze() {
             </Field>
           </div>
           <Field name="prompt" wide><input value={prompt} spellcheck={false} onChange={(e) => setPrompt(e.currentTarget.value)} /></Field>
-          {examples?.summary.images && (question || finding.problem) && (
-            <Field name="a question with {} for the number of the panel, to find the heads with" wide>
-              <input value={question} placeholder="<image> Describe panel {}:" onChange={(e) => setQuestion(e.currentTarget.value)} />
+          {(found?.question || question) && (
+            <Field name="the question that finds the heads, with {} for the number of the panel" wide>
+              <input class="question" value={question || found?.question} spellcheck={false} onChange={(e) => setQuestion(e.currentTarget.value)} />
             </Field>
           )}
           {code && <Code text={code} />}

@@ -22,6 +22,12 @@ interface Attention {
   code: string;
 }
 
+/** The code is that of head 0; its number is the last argument, and a prompt may hold the same characters. */
+function withHead(code: string, head: number): string {
+  const at = code.lastIndexOf(", 0)");
+  return `${code.slice(0, at)}, ${head})${code.slice(at + 4)}`;
+}
+
 export function Look() {
   const [examples, setExamples] = useState<Examples | null>(null);
   const [prompt, setPrompt] = useKept("look.prompt", "");
@@ -97,7 +103,7 @@ export function Look() {
                 <Field name="layer"><input type="number" min={0} max={seen.layers - 1} value={layer} onInput={(e) => setHead([Math.max(0, Math.min(seen.layers - 1, Number(e.currentTarget.value) || 0)), head])} /></Field>
                 <Field name="head"><input type="number" min={0} max={heads - 1} value={shown} onInput={(e) => setHead([layer, Math.max(0, Math.min(heads - 1, Number(e.currentTarget.value) || 0))])} /></Field>
               </div>
-              <Figure spec={attention} code={pattern?.code.replace(/, 0\)/, `, ${shown})`)} />
+              <Figure spec={attention} code={pattern ? withHead(pattern.code, shown) : undefined} />
             </div>
           )}
         </div>

@@ -23,6 +23,8 @@ interface Inside {
   more: number;
   sites: SiteRow[];
   code: string;
+  /** The lines that run the model on inputs of its own, with SITE for what is read. */
+  reading: string;
 }
 interface Node extends Module {
   own: string;
@@ -60,7 +62,7 @@ export function Models() {
   }, [model, epoch]);
   const roots = useMemo(() => tree(inside?.modules ?? []), [inside]);
   const sites = (inside?.sites ?? []).filter((row) => row.site.includes(filter));
-  const code = chosen && inside ? `import mainspring as ms\n\nmodel = ms.load(${JSON.stringify(inside.summary.name)})\n\ntrace = model.run(inputs, read=${JSON.stringify(chosen)})\nvalue = trace[${JSON.stringify(chosen)}]\n` : inside?.code ?? "";
+  const code = chosen && inside ? inside.reading.replaceAll("SITE", JSON.stringify(chosen)) : inside?.code ?? "";
 
   const branch = (nodes: Node[], open: boolean) => (
     <ul>
@@ -89,16 +91,18 @@ export function Models() {
           <div class="split wide">
             <section aria-label="Sites">
               <h2>Sites</h2>
-              <Field name="only those with" wide><input value={filter} spellcheck={false} onInput={(e) => setFilter(e.currentTarget.value)} /></Field>
+              <Field name="only those with" wide><input value={filter} placeholder="attn" spellcheck={false} onInput={(e) => setFilter(e.currentTarget.value)} /></Field>
               <div class="scroll tall"><table>
                 <thead><tr><th>site</th><th>shape</th><th>verbs</th></tr></thead>
                 <tbody>{sites.map((row) => (
                   <tr key={row.site} class={row.verbs.length ? "" : "refused"}>
                     <td><button type="button" class="leaf" disabled={!row.verbs.length} aria-pressed={chosen === row.site} onClick={() => choose(row.site)}>{row.site}</button></td>
-                    <td>{row.shape}</td><td title={row.note}>{row.verbs.join(" ") || row.note}</td>
+                    <td class="shape">{row.shape}</td><td title={row.note}>{row.verbs.join(" ") || row.note}</td>
                   </tr>
                 ))}</tbody>
               </table></div>
+              {!sites.length && <p class="soft">No site has “{filter}” in its name.</p>}
+              <p class="hint">Shapes: b rows of a batch, p tokens, then heads and widths. Grey sites are refused, with the reason.</p>
             </section>
             <section aria-label="Modules" class="tree">
               <h2>Modules</h2>

@@ -48,8 +48,8 @@ export function Organisms() {
           {every.map((one) => (
             <li key={one.name}>
               <button type="button" aria-pressed={one.name === name} onClick={() => setName(one.name)}>
-                <strong>{one.name}</strong><small>{one.kind}{one.ready ? `, ${one.megabytes} MB` : ", not trained here"}</small>
-                <span>{one.about}</span>
+                <strong>{one.name}</strong><small>{one.kind}{one.ready ? `, ${one.megabytes} MB` : ", not on this machine"}</small>
+                <span>{one.about.replaceAll("`", "")}</span>
               </button>
             </li>
           ))}

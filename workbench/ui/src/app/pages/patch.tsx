@@ -75,16 +75,18 @@ export function Patch() {
       </Title>
       <ModelChoice page="patch" text prefer={["organism:two-hop", "organism:ioi"]} onOpen={opened} />
       <form onSubmit={(e) => (e.preventDefault(), run())}>
-        <div class="row">{text("clean", "clean prompt")}{text("answer", "its answer", false)}</div>
-        <div class="row">
+        <div class="prompts">
+          {text("clean", "clean prompt")}{text("answer", "its answer", false)}
           {text("other", "other prompt")}{text("other_answer", "its answer", false)}
+        </div>
+        <div class="row">
           <button type="submit" class="main" disabled={!model || !texts.clean || !texts.other}>Patch</button>
           {patching.busy && <button type="button" onClick={patching.cancel}>Stop</button>}
         </div>
       </form>
       {patching.busy && (done ? <Progress what={done.what === "position" ? "layer by token" : "layer by head"} done={done.done} of={done.of} /> : <Progress what="running both prompts" />)}
       <Trouble problem={patching.problem ?? opening.problem} />
-      {pair && !patching.problem && <p class="soft">Measured: {pair.metric}. Above zero, the patched value works for the clean answer. Choose a cell to open its run.</p>}
+      {pair && !patching.problem && <p class="soft">Measured: how far the {pair.metric} falls. Above zero, the patched value works for the clean answer. Choose a cell to open its run.</p>}
       <div class="figures">
         <div class="pair">
           {(["position", "head"] as const).map((what) => {

@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import type { Spec } from "../../draw/specs";
 import { get } from "../api";
 import { streaming, useEpoch, useKept, useWork } from "../hooks";
-import { Figure, Progress, Title, Trouble } from "../parts/shown";
+import { Code, Figure, Progress, Title, Trouble } from "../parts/shown";
 
 interface Verdict {
   held: number;
@@ -38,6 +38,7 @@ export function Studies() {
   const [name, setName] = useKept("studies.name", "");
   const [parts, setParts] = useKept<Part[]>("studies.parts", []);
   const [quick, setQuick] = useKept("studies.quick", true);
+  const [code, setCode] = useKept("studies.code", "");
   const epoch = useEpoch();
   const [listing, running] = [useWork(), useWork()];
   const list = (): void => listing.start(async () => setEvery(await get<Study[]>("/api/studies")));
@@ -47,6 +48,7 @@ export function Studies() {
     let found: Part[] = [];
     setParts(found);
     running.start(streaming(`/api/studies/${wanted}`, { quick }, (event, data) => {
+      if (event === "start") setCode((data as { code: string }).code);
       if (event === "part") setParts((found = [...found, data as Part]));
       if (event === "end") list();
     }));
@@ -82,6 +84,7 @@ export function Studies() {
         <section aria-label={name}>
           <h2>{name}</h2>
           {running.busy && <Progress what={`measuring; ${claims.length} claims so far`} />}
+          {code && <Code text={code} />}
           {claims.length > 0 && (
             <div class="scroll"><table aria-live="polite">
               <thead><tr><th>claim</th><th>measured</th><th>bar</th><th>control</th><th>verdict</th></tr></thead>

@@ -70,7 +70,7 @@ export function ModelChoice({ page, prefer, text, onOpen }: Choice) {
     <>
       <form class="model" onSubmit={(e) => (e.preventDefault(), open(typed.trim()))}>
         <label class="field">
-          <span>Model</span>
+          <span>model</span>
           <input
             list="models"
             value={typed}

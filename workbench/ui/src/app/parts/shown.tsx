@@ -99,11 +99,17 @@ export function Code({ text }: { text: string }) {
   );
 }
 
+/** Messages are written to stand within others; names keep their own spelling. */
+function said(message: string): string {
+  const begun = /^[a-z]+[ ,]/.test(message) ? message.charAt(0).toUpperCase() + message.slice(1) : message;
+  return /[.?!)]$/.test(begun) ? begun : `${begun}.`;
+}
+
 export function Trouble({ problem, again }: { problem: Problem | null; again?: () => void }) {
   if (!problem || problem.lost) return null;
   return (
     <div class="trouble" role="alert">
-      <p><strong>{problem.message}</strong></p>
+      <p><strong>{said(problem.message)}</strong></p>
       {problem.fix && <p>{problem.fix}</p>}
       {again && <button type="button" onClick={again}>Try again</button>}
     </div>
@@ -120,6 +126,24 @@ export function Progress({ what, done, of }: { what: string; done?: number; of?:
 
 export function Field({ name, children, wide }: { name: string; children: ComponentChildren; wide?: boolean }) {
   return <label class={wide ? "field wide" : "field"}><span>{name}</span>{children}</label>;
+}
+
+/** A file of one's own. The same file can be chosen again, for it may have changed. */
+export function Upload({ accept, send, children }: { accept: string; send: (file: File) => void; children: ComponentChildren }) {
+  return (
+    <label class="upload">
+      <input
+        type="file"
+        accept={accept}
+        onChange={(e) => {
+          const file = e.currentTarget.files?.[0];
+          if (file) send(file);
+          e.currentTarget.value = "";
+        }}
+      />
+      <span>{children}</span>
+    </label>
+  );
 }
 
 export function Title({ name, children }: { name: string; children: ComponentChildren }) {
