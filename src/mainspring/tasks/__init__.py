@@ -10,10 +10,12 @@ from mainspring.tasks.algebra_task import group_facts
 from mainspring.tasks.belief_stories import beliefs
 from mainspring.tasks.box_stories import told_boxes
 from mainspring.tasks.comic_strips import comics
+from mainspring.tasks.copying_task import copying
 from mainspring.tasks.errors import BrokenData, TaskError, TooFewWords
 from mainspring.tasks.item import Item
 from mainspring.tasks.names import ioi, pronouns
 from mainspring.tasks.numbers import addition, greater_than
+from mainspring.tasks.pair_icl_task import filtering, functions
 from mainspring.tasks.regions import RegionItem, RegionTask, read_coco
 from mainspring.tasks.retrieval import boxes, capitals, two_hop
 from mainspring.tasks.sequences import induction, successor
@@ -37,6 +39,9 @@ __all__ += [
     "boxes",
     "capitals",
     "comics",
+    "copying",
+    "filtering",
+    "functions",
     "greater_than",
     "group_facts",
     "in_context",
