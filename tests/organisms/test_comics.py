@@ -126,6 +126,19 @@ def test_wrong_maps_fail(model, heads, strips):
     assert hits(model, strips, top, transposed) <= 0.25
 
 
+def test_eight_panels_that_it_never_saw(model, heads):
+    """Heads found on strips steer in a layout that nothing was trained on, and the lowest ones do not."""
+    pages, text = sample(6, seed=503, layout="eight"), prompt("this")
+    (tokens,) = model.image_regions(text, images=pages[0].image)
+    for chosen, low, high in ((heads.top(TOP), 0.8, 1.0), (heads.bottom(TOP), 0.0, 1 / 8 + 0.1)):
+        right = []
+        for k in range(1, 9):
+            edits = gaze(chosen, pages[0].panel(k), tokens)
+            said = model.generate([text] * len(pages), images=[p.image for p in pages], edits=edits, max_new_tokens=3).text
+            right += [panel_described(t, p.figures) == k for t, p in zip(said, pages, strict=True)]
+        assert low <= sum(right) / len(right) <= high
+
+
 def test_a_schedule_moves_content_and_leaves_numbers(model, heads, strips):
     schedule = (4, 1, 6, 2, 5, 3)
     text = prompt("tour")

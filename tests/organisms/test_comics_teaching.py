@@ -1,13 +1,26 @@
 """The training of the comics organism in miniature: lessons say what is drawn, stages freeze and empty what they should."""
 
+import math
+
 import pytest
 import torch
 
 import mainspring as ms
 from mainspring.organisms.comics.build import Size, build_model
-from mainspring.organisms.comics.lessons import MIXTURE, Pupil, empty_heads, head_sizes, lesson, loss_of
+from mainspring.organisms.comics.lessons import (
+    MIXTURE,
+    SCATTERED,
+    WRITING,
+    Pupil,
+    empty_heads,
+    head_sizes,
+    lesson,
+    loss_of,
+    sight_loss,
+)
+from mainspring.organisms.comics.scattering import SHOWN, scattering_loss
 from mainspring.organisms.comics.teach import Stage, teach
-from mainspring.organisms.training import Schedule
+from mainspring.organisms.training import Schedule, fit
 from mainspring.tasks.comic_strips.strips import ACTIONS, COLOURS, SHAPES
 from mainspring.tasks.comic_strips.wording import NUMBERS, WORDS
 
@@ -75,13 +88,65 @@ def test_emptied_heads_write_nothing_and_stay_empty():
     assert not layer.q_proj.weight.grad[dead].any() and not layer.v_proj.weight.grad[dead].any()
 
 
+def test_a_heads_size_can_be_that_of_what_it_writes_alone():
+    model = build_model(TINY, 0)
+    attention = model.model.language_model.layers[0].self_attn
+    with torch.no_grad():
+        attention.q_proj.weight.mul_(100)  # looks hard at something
+        attention.o_proj.weight[:, :32].mul_(1e-4)
+        attention.v_proj.weight[:32].mul_(1e-4)  # head 0 writes nothing
+    assert head_sizes(model)[0, 0] > 1
+    assert head_sizes(model, WRITING)[0, 0] < 0.01 < head_sizes(model, WRITING)[0, 1]
+    empty_heads(model, 0.3, WRITING)
+    assert head_sizes(model)[0, 0] < 1e-3 < head_sizes(model)[0, 1]
+
+
+def test_a_placed_pupil_is_asked_where_patches_are():
+    bare, placed = (Pupil(build_model(TINY, 0), 0, placed=placed) for placed in (False, True))
+    assert torch.equal(bare.reader.weight, placed.reader.weight)
+    losses = [sight_loss(pupil, 4)(0, torch.Generator().manual_seed(1))[0].item() for pupil in (bare, placed)]
+    assert losses[1] - losses[0] == pytest.approx(math.log(6), abs=0.2)  # six rows and six columns, not known at first
+
+
+def test_a_head_has_the_width_that_is_asked_for():
+    wide = build_model(Size(layers=1, heads=4, width=64, head_width=32, tower_layers=1, tower_width=32), 0)
+    assert wide.model.language_model.layers[0].self_attn.q_proj.weight.shape == (128, 64)
+    assert head_sizes(wide).shape == (1, 4)
+
+
+def test_a_scattering_tower_shows_every_panel_in_the_area_of_each():
+    """Each panel's area holds one token of every panel, and the places counted in rows of the grid agree with those of the lessons."""
+    for panel, patches in enumerate(SCATTERED.tolist()):
+        assert [int(SHOWN[p]) for p in patches] == [panel] * 6
+        assert sorted(p // 6 // 3 * 3 + p % 6 // 2 for p in patches) == list(range(6))
+    tower = build_model(Size(tower_layers=1), 0).model.vision_tower
+    curve = fit(tower, scattering_loss(tower, 0, batch=4), Schedule(steps=40, learning_rate=2e-3, log_every=1), seed=0)
+    assert curve[-1]["error"] < curve[0]["error"] / 2
+
+
+def test_a_stage_can_end_before_its_schedule(tmp_path):
+    """And goes on with the next from the weights of its last step, at the rates of the schedule that it did not finish."""
+    rates = []
+    schedule = Schedule(steps=20, learning_rate=1e-3, warmup=0, batch=2)
+    stages = (Stage(schedule, {"vqa": 1.0}, until=3), Stage(Schedule(steps=1, learning_rate=1e-3, batch=2), {"vqa": 1.0}))
+    teach(
+        tmp_path,
+        0,
+        progress=lambda step, steps, figures: rates.append((steps, figures["learning_rate"])),
+        size=TINY,
+        stages=stages,
+    )
+    assert [steps for steps, _ in rates] == [20, 20, 1]  # the step that ends a run is not reported
+    assert [rate for _, rate in rates[:2]] == [schedule.rate(0), schedule.rate(1)]
+
+
 @pytest.mark.parametrize("tower", ["joint", "frozen", "scattering"])
-def test_teaching_writes_a_model_that_loads(tmp_path, tower, monkeypatch):
+def test_teaching_writes_a_model_that_loads(tmp_path, tower):
     schedule = Schedule(steps=2, learning_rate=1e-3, batch=2)
-    monkeypatch.setattr("mainspring.organisms.comics.teach.SIGHT", schedule)
+    sight = None if tower == "frozen" else schedule
     stages = (Stage(schedule, MIXTURE, thawed_at=800), Stage(schedule, {"vqa": 1.0}, sparsity=1e-3))
     mixture = {"vqa": 1.0} if tower == "scattering" else MIXTURE
-    teach(tmp_path, 3, size=TINY, tower=tower, stages=(Stage(schedule, mixture), *stages[1:]))
+    teach(tmp_path, 3, size=TINY, tower=tower, stages=(Stage(schedule, mixture), *stages[1:]), sight=sight)
     model = ms.load(tmp_path)
     assert model.processor is not None
     fresh, made = build_model(TINY, 3).state_dict(), model.module.state_dict()

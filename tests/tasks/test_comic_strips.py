@@ -75,6 +75,39 @@ def test_figures_of_a_scene_do_not_overlap():
         assert len(set(patches)) == 24
 
 
+def test_eight_panels_show_whole_figures_in_fewer_patches():
+    """Of each figure as much is drawn as in a scene: shape and mark, in two patch rows of a panel of its own."""
+    from mainspring.tasks.comic_strips.strips import EIGHT_CELLS, draw
+
+    pictures = sample(12, seed=6, layout="eight")
+    assert {f.action for p in pictures for f in p.figures} == set(ACTIONS)
+    for picture in pictures:
+        assert len({f.words for f in picture.figures}) == 8
+        patches = [p for f in picture.figures for p in f.patches]
+        assert len(set(patches)) == len(patches) == 32
+        assert set(range(36)) - set(patches) == {28, 29, 34, 35}  # the ninth panel is empty
+        assert picture.figures[4].box == pytest.approx((1 / 3, 1 / 3, 2 / 3, 2 / 3))
+        empty = picture.pixels[:, 32:, 32:]
+        assert (empty - BACKGROUND).abs().max() < 0.25
+    every = torch.cartesian_prod(*[torch.arange(6)] * 3)[:, None]
+    corner = torch.zeros(216, 1, 2, dtype=torch.long)
+
+    def bright(layout):
+        drawn = draw(every, corner, layout, torch.Generator().manual_seed(0))
+        return ((drawn - BACKGROUND).abs().amax(1) > 0.3).sum((1, 2))
+
+    assert torch.equal(bright("eight"), bright("scene"))
+    assert len(EIGHT_CELLS) == 8
+
+
+def test_only_six_panels_have_a_word():
+    with pytest.raises(InputError, match="1 to 6"):
+        prompt("vqa", panel=7)
+    assert prompt("this", panel=8) == "<img> plain this :"
+    task = comics(2, layout="eight", kind="this")
+    assert len(task.split("find")) == 16 and task.split("find")[7].answer.endswith(".")
+
+
 def test_wording():
     assert len(WORDS) == len(set(WORDS)) == 35
     assert prompt("vqa", "flip", 3) == "<img> flip panel three :"

@@ -20,11 +20,12 @@ __all__ = ["Size", "build_model", "build_processor", "build_tokenizer"]
 
 @dataclass(frozen=True)
 class Size:
-    """Layers and heads of the language model, layers of the tower."""
+    """Layers and heads of the language model, layers of the tower. A head has `head_width` dimensions, or an equal share of `width`."""
 
     layers: int = 4
     heads: int = 8
     width: int = 128
+    head_width: int | None = None
     tower_layers: int = 2
     tower_width: int = 64
 
@@ -100,6 +101,7 @@ def build_model(size: Size, seed: int) -> "LlavaForConditionalGeneration":
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
         num_key_value_heads=size.heads,
+        head_dim=size.head_width or size.width // size.heads,
         max_position_embeddings=256,
         tie_word_embeddings=True,
         pad_token_id=WORDS.index("<pad>"),

@@ -5,7 +5,7 @@ not a habit of the text. The auxiliary loss reads colour, shape and action of ev
 a linear head that is thrown away; without it the tower takes thousands of steps to see anything.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,28 @@ from torch import Tensor, nn
 from mainspring.tasks.comic_strips.strips import ACTIONS, COLOURS, GRID, SHAPES, draw, draw_attributes
 from mainspring.tasks.comic_strips.wording import IMAGE, NUMBERS, STYLES, WORDS, prompt
 
-__all__ = ["MIXTURE", "POLISH", "Lesson", "Pupil", "empty_heads", "head_sizes", "lesson", "loss_of", "sight_loss"]
+__all__ = [
+    "BOTH",
+    "MIXTURE",
+    "POLISH",
+    "SCATTERED",
+    "WHOLE",
+    "WRITING",
+    "Lesson",
+    "Pupil",
+    "empty_heads",
+    "head_sizes",
+    "lesson",
+    "loss_of",
+    "sight_loss",
+]
 
 MIXTURE = {"vqa": 0.32, "this": 0.20, "all": 0.14, "tour": 0.24, "scene": 0.10}
 """How often each kind of batch is drawn; "scene" asks `this` about a scene of loose figures."""
 POLISH = {"vqa": 0.55, "this": 0.12, "all": 0.08, "tour": 0.15, "scene": 0.10}
 """The same for the second stage: which number means which panel is learned last."""
+BOTH = {"vqa": 0.42, "this": 0.16, "all": 0.10, "tour": 0.22, "scene": 0.10}
+"""Between the two, for a stage that does the work of both."""
 AUXILIARY = 0.3
 PATCHES = GRID * GRID
 INDEX = {word: i for i, word in enumerate(WORDS)}
@@ -44,17 +60,23 @@ SCATTERED = torch.tensor([[(3 * (p // 3) + j // 2) * GRID + 2 * (p % 3) + j % 2 
 
 
 class Pupil(nn.Module):
-    """The model and the linear head of the auxiliary loss, which reads panels where they are, or `scattered` over the strip."""
+    """The model and the linear heads of the auxiliary losses, all thrown away.
 
-    def __init__(self, model: Any, seed: int, scattered: bool = False) -> None:
+    One reads panels where they are, or `scattered` over the strip; a `placed` pupil has another that reads the row and the column of
+    every patch off its token.
+    """
+
+    def __init__(self, model: Any, seed: int, scattered: bool = False, placed: bool = False) -> None:
         super().__init__()
         self.model, self.scattered = model, scattered
         width = model.config.text_config.hidden_size
-        self.reader = nn.Linear(width, 18)
+        self.reader, self.placer = nn.Linear(width, 18), nn.Linear(width, 2 * GRID) if placed else None
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            self.reader.weight.normal_(0, 0.02, generator=generator)
-            self.reader.bias.zero_()
+            for part in (self.reader, self.placer):
+                if part is not None:
+                    part.weight.normal_(0, 0.02, generator=generator)
+                    part.bias.zero_()
 
 
 def lesson(kind: str, count: int, generator: torch.Generator) -> Lesson:
@@ -90,14 +112,23 @@ def lesson(kind: str, count: int, generator: torch.Generator) -> Lesson:
 
 
 def _seen(pupil: Pupil, image: Any, given: Lesson) -> Tensor:
-    """The auxiliary loss on projected image tokens."""
+    """The auxiliary losses on projected image tokens."""
     image = torch.stack(list(image)) if isinstance(image, list | tuple) else image
     batch, figures = given.attributes.shape[:2]
     image = image.reshape(batch, PATCHES, -1)
     patches = SCATTERED.expand(batch, -1, -1) if pupil.scattered else given.patches
     chosen = image.gather(1, patches.flatten(1)[..., None].expand(-1, -1, image.shape[-1]).to(image.device))
     read = pupil.reader(chosen.reshape(batch, figures, 6, -1).mean(2)).unflatten(-1, (3, 6))
-    return nn.functional.cross_entropy(read.flatten(0, 2), given.attributes.to(image.device).flatten())
+    seen = nn.functional.cross_entropy(read.flatten(0, 2), given.attributes.to(image.device).flatten())
+    if pupil.placer is None:
+        return seen
+    placed = pupil.placer(image).unflatten(-1, (2, GRID)).flatten(0, 2)
+    place = (
+        torch.stack(torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij"), dim=-1)
+        .reshape(1, -1)
+        .expand(batch, -1)
+    )
+    return seen + nn.functional.cross_entropy(placed, place.to(image.device).flatten())
 
 
 def sight_loss(pupil: Pupil, batch: int = 32) -> Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]:
@@ -107,30 +138,36 @@ def sight_loss(pupil: Pupil, batch: int = 32) -> Callable[[int, torch.Generator]
         given = lesson("this", batch, generator)
         inner = pupil.model.model
         pixels = given.pixels.to(next(inner.parameters()).device)
-        tokens = inner.multi_modal_projector(inner.vision_tower(pixels).last_hidden_state[:, 1:])
-        seen = _seen(pupil, tokens, given)
+        seen = _seen(pupil, inner.multi_modal_projector(inner.vision_tower(pixels).last_hidden_state[:, 1:]), given)
         return seen, {"seen": float(seen.detach())}
 
     return loss
 
 
-def head_sizes(model: Any) -> Tensor:
-    """[layer, head]: the norm of all weights of a head, those it looks with (query, key) and those it reads and writes with."""
+WHOLE, WRITING = ("q_proj", "k_proj", "v_proj", "o_proj"), ("v_proj", "o_proj")
+"""Weights of a head: all, and those that it reads and writes with; the rest is what it looks with."""
+
+
+def head_sizes(model: Any, parts: Sequence[str] = WHOLE) -> Tensor:
+    """[layer, head]: the norm of a head's weights in `parts`."""
     sizes: list[Tensor] = []
     for layer in model.model.language_model.layers:
         attention = layer.self_attn
         heads = attention.config.num_attention_heads
-        total = attention.o_proj.weight.unflatten(1, (heads, -1)).pow(2).sum((0, 2))
-        for part in (attention.q_proj, attention.k_proj, attention.v_proj):
-            total = total + part.weight.unflatten(0, (heads, -1)).pow(2).sum((1, 2))
-        sizes.append((total + 1e-8).sqrt())
+        squares = [
+            attention.o_proj.weight.unflatten(1, (heads, -1)).pow(2).sum((0, 2))
+            if part == "o_proj"
+            else getattr(attention, part).weight.unflatten(0, (heads, -1)).pow(2).sum((1, 2))
+            for part in parts
+        ]
+        sizes.append((torch.stack(squares).sum(0) + 1e-8).sqrt())
     return torch.stack(sizes)
 
 
-def empty_heads(model: Any, below: float) -> None:
-    """Set heads smaller than `below` to zero. Nothing that trains on moves them again, for a head of zeros has no gradient."""
+def empty_heads(model: Any, below: float, parts: Sequence[str] = WHOLE) -> None:
+    """Set heads smaller than `below` to zero, all of them. Nothing that trains on moves them again: a head of zeros has no gradient."""
     with torch.no_grad():
-        for layer, sizes in zip(model.model.language_model.layers, head_sizes(model), strict=True):
+        for layer, sizes in zip(model.model.language_model.layers, head_sizes(model, parts), strict=True):
             attention, kept = layer.self_attn, (sizes >= below).float()
             width = attention.o_proj.weight.shape[1] // len(kept)
             rows = kept.repeat_interleave(width)
@@ -140,12 +177,17 @@ def empty_heads(model: Any, below: float) -> None:
 
 
 def loss_of(
-    pupil: Pupil, batch: int = 32, mixture: Mapping[str, float] = MIXTURE, thawed_at: int = 800, sparsity: float = 0.0
+    pupil: Pupil,
+    batch: int = 32,
+    mixture: Mapping[str, float] = MIXTURE,
+    thawed_at: int = 800,
+    sparsity: float = 0.0,
+    parts: Sequence[str] = WHOLE,
 ) -> Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]:
     """The loss of a step, with its parts. Word embeddings are frozen until step `thawed_at`.
 
-    `sparsity` weighs the sum of all head sizes: heads that the task can spare then shrink to nothing, and the work gathers in few.
-    It prefers no head to another.
+    `sparsity` weighs the sum of all head sizes in `parts`: heads that the task can spare then shrink to nothing, and the work gathers
+    in few. It prefers no head to another.
     """
     kinds, shares = list(mixture), torch.tensor(list(mixture.values()))
     embedding = pupil.model.get_input_embeddings().weight
@@ -163,7 +205,7 @@ def loss_of(
         looked = _seen(pupil, out.image_hidden_states, given)
         total, figures = spoken + AUXILIARY * looked, {kind: float(spoken.detach()), "seen": float(looked.detach())}
         if sparsity:
-            sizes = head_sizes(pupil.model).sum()
+            sizes = head_sizes(pupil.model, parts).sum()
             total, figures["sizes"] = total + sparsity * sizes, float(sizes.detach())
         return total, figures
 

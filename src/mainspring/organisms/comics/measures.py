@@ -20,7 +20,19 @@ from mainspring.tasks.comic_strips.wording import STYLES, prompt
 if TYPE_CHECKING:
     from mainspring.models.model import Model
 
-__all__ = ["all_exact", "hits", "map_hits", "panel_exact", "scene_hits", "staircase", "suppress", "swapped", "switches", "tours"]
+__all__ = [
+    "all_exact",
+    "hits",
+    "map_hits",
+    "panel_exact",
+    "scene_hits",
+    "smallest_top",
+    "staircase",
+    "suppress",
+    "swapped",
+    "switches",
+    "tours",
+]
 
 Heads = Sequence[tuple[int, int]]
 
@@ -57,6 +69,16 @@ def hits(
             exact = panel_described(text, picture.figures, style) == k
             found.append(shared_words(text, picture.figures[k - 1], style) if partly else float(exact))
     return fmean(found)
+
+
+def smallest_top(model: "Model", pictures: Sequence[Picture], heads: Heads, most: int, wanted: float = 0.9) -> int:
+    """The smallest k up to `most` whose first k `heads` reach a hit rate; if none does, the k with the highest one."""
+    found: dict[int, float] = {}
+    for k in range(1, most + 1):
+        found[k] = hits(model, pictures, heads[:k])
+        if found[k] >= wanted:
+            break
+    return max(found, key=lambda k: found[k])
 
 
 def map_hits(model: "Model", pictures: Sequence[Picture], heads: Heads) -> dict[str, float]:

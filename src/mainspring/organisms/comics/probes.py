@@ -70,14 +70,16 @@ def answers(
     return list(model.generate(inputs, images=images, edits=edits, max_new_tokens=words, **how).text)
 
 
-def panel_mass(model: "Model", pictures: Sequence[Picture], row: int = -1) -> Tensor:
-    """[layer, head, asked, panel]: mean attention from one row of the `vqa` prompt to each panel, half the pictures in each style."""
+def panel_mass(model: "Model", pictures: Sequence[Picture], row: int = -1, places: Sequence[Sequence[int]] = PANELS) -> Tensor:
+    """[layer, head, asked, panel]: mean attention from one row of the `vqa` prompt to the positions `places` of each panel, half the
+    pictures in each style.
+    """
     site = at.layers[:].attn.pattern(query=row)
     found = []
     for panel in range(1, 7):
         texts = [prompt("vqa", STYLES[i % 2], panel) for i in range(len(pictures))]
         pattern = model.run(texts, images=[p.image for p in pictures], read=site)[site]
-        found.append(torch.stack([pattern[..., list(columns)].sum(-1).mean(1) for columns in PANELS], dim=-1))
+        found.append(torch.stack([pattern[..., list(columns)].sum(-1).mean(1) for columns in places], dim=-1))
     return torch.stack(found, dim=2)
 
 

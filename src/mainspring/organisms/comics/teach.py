@@ -1,29 +1,41 @@
 """From random weights to a checkpoint folder: the training of the comics organism and of its twins."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring.organisms.comics.build import Size, build_model, build_processor
-from mainspring.organisms.comics.lessons import MIXTURE, POLISH, Pupil, empty_heads, loss_of, sight_loss
+from mainspring.organisms.comics.lessons import BOTH, MIXTURE, POLISH, WHOLE, WRITING, Pupil, empty_heads, loss_of, sight_loss
+from mainspring.organisms.comics.scattering import scattering_loss
 from mainspring.organisms.training import Progress, Schedule, fit
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["STAGES", "STRIPS_ONLY", "Stage", "teach"]
+__all__ = ["FEW", "SCATTERING", "SIGHT", "STAGES", "STRIPS_ONLY", "Stage", "teach"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training run; each begins with the weights of the one before."""
+    """One training run; each begins with the weights of the one before.
+
+    `parts` are the weights that make a head's size; `until` ends the run after so many steps of its schedule.
+    """
 
     schedule: Schedule
     mixture: Mapping[str, float]
     thawed_at: int = 0
     sparsity: float = 0.0
     empty_below: float = 0.0
+    parts: Sequence[str] = WHOLE
+    until: int | None = None
+
+
+class _Enough(Exception):
+    """Raised to end a run before its schedule ends."""
 
 
 STAGES = (
@@ -35,10 +47,24 @@ STAGES = (
 """Learn; learn which number means which panel; let heads shrink that the task can spare; go on with those that are left."""
 
 
-STRIPS_ONLY = tuple(replace(stage, mixture={k: v for k, v in stage.mixture.items() if k != "scene"}) for stage in STAGES)
-"""Without scenes, for a tower that knows where the panels of a strip are and nothing else."""
-SIGHT = Schedule(steps=2000, learning_rate=1.5e-3)
-"""For a tower that is trained on its own."""
+FEW = (
+    Stage(Schedule(steps=2400, learning_rate=1.5e-3, floor=0.2), MIXTURE, thawed_at=500, until=1500),
+    Stage(Schedule(steps=900, learning_rate=1e-3), POLISH, sparsity=2.5e-2, parts=WRITING),
+    Stage(Schedule(steps=1200, learning_rate=1e-3), BOTH, empty_below=0.1, parts=WRITING, until=750),
+    Stage(Schedule(steps=700, learning_rate=1e-3), POLISH),
+)
+"""For a model of many heads: fewer steps, and a penalty on what heads write alone, so that those that stay look as sharply as they did."""
+
+STRIPS_ONLY = (
+    Stage(Schedule(steps=1600, learning_rate=1.5e-3), {"vqa": 0.5, "this": 0.2, "all": 0.3}, thawed_at=500, until=1000),
+    Stage(Schedule(steps=700, learning_rate=1.2e-3), {"vqa": 0.8, "this": 0.12, "all": 0.08}, until=500),
+    Stage(Schedule(steps=1000, learning_rate=1.2e-3), {"vqa": 0.8, "this": 0.12, "all": 0.08}),
+)
+"""Without scenes and tours, for a tower that knows where the panels of a strip are and nothing else."""
+
+SIGHT = Schedule(steps=500, learning_rate=1.5e-3)
+SCATTERING = Schedule(steps=1500, learning_rate=2e-3)
+"""For the tower on its own."""
 
 
 def teach(
@@ -50,35 +76,46 @@ def teach(
     size: Size | None = None,
     tower: Literal["joint", "frozen", "scattering"] = "joint",
     stages: Sequence[Stage] = STAGES,
+    sight: Schedule | None = None,
 ) -> Any:
     """Train one initialisation and write model, tokenizer and processor to `folder`; the checkpoints of each stage lie
     in `folder/training-1` and so on.
 
     The vision tower is trained along with the rest ("joint"), keeps its random weights ("frozen"), or is trained beforehand to show the
-    content of every panel scattered over the whole strip, and frozen then ("scattering").
+    content of every panel scattered over the whole strip, and frozen then ("scattering"). With `sight` a joint tower is first taught on
+    its own what a figure is and where a patch is, and the auxiliary loss asks for the places too.
     """
-    pupil = Pupil(build_model(size or Size(), seed), seed, scattered=tower == "scattering")
-    if tower == "scattering":
-        fit(pupil, sight_loss(pupil), SIGHT, seed=seed + 900, folder=folder / "training-0", device=device, progress=progress)
+    pupil = Pupil(build_model(size or Size(), seed), seed, scattered=tower == "scattering", placed=sight is not None)
+    seeing: Any = pupil.model.model.vision_tower
+    if sight is not None:
+        taught, loss = (seeing, scattering_loss(seeing, seed)) if tower == "scattering" else (pupil, sight_loss(pupil))
+        fit(taught, loss, sight, seed=seed + 900, folder=folder / "training-0", device=device, progress=progress)
     if tower != "joint":
-        pupil.model.model.vision_tower.requires_grad_(False)
+        seeing.requires_grad_(False)
     for number, stage in enumerate(stages, 1):
-        empty_heads(pupil.model, stage.empty_below)
-        fit(
-            pupil,
-            loss_of(pupil, stage.schedule.batch, stage.mixture, stage.thawed_at, stage.sparsity),
-            stage.schedule,
-            seed=seed + 1000 * (number - 1),
-            folder=folder / f"training-{number}",
-            device=device,
-            progress=progress,
-            groups=_groups(pupil, stage.schedule),
-        )
+        empty_heads(pupil.model, stage.empty_below, stage.parts)
+        with suppress(_Enough):
+            fit(
+                pupil,
+                loss_of(pupil, stage.schedule.batch, stage.mixture, stage.thawed_at, stage.sparsity, stage.parts),
+                stage.schedule,
+                seed=seed + 1000 * (number - 1),
+                folder=folder / f"training-{number}",
+                device=device,
+                progress=progress,
+                on_step=partial(_end, stage.until),
+                groups=_groups(pupil, stage.schedule),
+            )
     model = pupil.model.to("cpu").eval()
     model.get_input_embeddings().weight.requires_grad_(True)
     model.save_pretrained(folder)
     build_processor().save_pretrained(folder)
     return model
+
+
+def _end(until: int | None, done: int, module: "nn.Module") -> None:
+    if until is not None and done >= until:
+        raise _Enough
 
 
 def _groups(pupil: "nn.Module", schedule: Schedule) -> list[dict[str, Any]]:

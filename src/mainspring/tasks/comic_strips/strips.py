@@ -1,8 +1,10 @@
-"""Comic strips that can be judged exactly: six panels, or a scene of loose figures, drawn from four numbers each.
+"""Comic strips that can be judged exactly: six panels, eight narrower ones, or loose figures, drawn from four numbers each.
 
 A picture is 48 x 48 pixels, 6 x 6 patches of 8. A figure fills 2 x 3 patches (16 x 24 pixels): in its middle row a coloured shape of
 8 x 8, above or below it the mark of what it does. A *strip* has 2 rows x 3 columns of such panels, each with a grey line at its top and
 left edge; the panels of a strip differ pairwise. A *scene* has four figures at free places of the patch grid and no lines.
+A picture of *eight* has 3 x 3 panels of 2 x 2 patches, the last one empty and no lines: of each figure's three patch rows those two are
+drawn that are not blank, the shape and the mark above or below it. It is there to test a layout that nothing was trained on.
 Pixels carry Gaussian noise and are rounded to 256 levels, so that a tensor and the PIL image of it are the same picture.
 """
 
@@ -18,7 +20,20 @@ from mainspring.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ACTIONS", "COLOURS", "GRID", "PATCH", "SHAPES", "SIDE", "Figure", "Picture", "draw", "draw_attributes", "sample"]
+__all__ = [
+    "ACTIONS",
+    "COLOURS",
+    "GRID",
+    "PATCH",
+    "SHAPES",
+    "SIDE",
+    "Figure",
+    "Layout",
+    "Picture",
+    "draw",
+    "draw_attributes",
+    "sample",
+]
 
 COLOURS = {
     "red": (0.9, 0.1, 0.1),
@@ -37,19 +52,23 @@ WIDE, HIGH = 2, 3
 """Patches that a figure fills."""
 BACKGROUND, LINE, MARK, NOISE = 0.15, 0.5, 0.8, 0.03
 
-Layout = Literal["strip", "scene"]
+Layout = Literal["strip", "scene", "eight"]
 STRIP_CELLS = tuple((HIGH * r, WIDE * c) for r in range(2) for c in range(3))
 """Row and column of the first patch of each panel of a strip, in reading order."""
+EIGHT_CELLS = tuple((2 * r, WIDE * c) for r in range(3) for c in range(3))[:8]
+ABOVE = ("up", "dot")
+"""Actions whose mark is above the shape; all others have it below or beside its lower part."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What a panel shows, and the row and column of its first patch."""
+    """What a panel shows, the row and column of its first patch, and how many patch rows it fills."""
 
     colour: str
     shape: str
     action: str
     cell: tuple[int, int]
+    high: int = HIGH
 
     @property
     def words(self) -> tuple[str, str, str]:
@@ -59,13 +78,13 @@ class Figure:
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right, bottom, as fractions of the picture."""
         row, column = self.cell
-        return column / GRID, row / GRID, (column + WIDE) / GRID, (row + HIGH) / GRID
+        return column / GRID, row / GRID, (column + WIDE) / GRID, (row + self.high) / GRID
 
     @property
     def patches(self) -> tuple[int, ...]:
         """Numbers of its patches, counted along the rows of the whole picture."""
         row, column = self.cell
-        return tuple((row + r) * GRID + column + c for r in range(HIGH) for c in range(WIDE))
+        return tuple((row + r) * GRID + column + c for r in range(self.high) for c in range(WIDE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +149,23 @@ def draw(attributes: Tensor, cells: Tensor, layout: Layout, generator: torch.Gen
     inner = tile[..., 8:16, 4:12]
     mask = _shape_masks()[shape].unsqueeze(2)
     tile[..., 8:16, 4:12] = inner * (1 - mask) + paint * mask
+    high = _rows(layout) * PATCH
+    if layout == "eight":
+        above = torch.tensor([name in ABOVE for name in ACTIONS])[action][..., None, None, None]
+        tile = torch.where(above, tile[..., :high, :], tile[..., -high:, :])
     pixels = torch.full((batch, 3, SIDE, SIDE), BACKGROUND)
     row = torch.arange(batch)[:, None, None, None]
-    y = cells[..., 0, None, None] * PATCH + torch.arange(HIGH * PATCH)[:, None]
+    y = cells[..., 0, None, None] * PATCH + torch.arange(high)[:, None]
     x = cells[..., 1, None, None] * PATCH + torch.arange(WIDE * PATCH)[None, :]
     for channel in range(3):
         pixels[row, channel, y, x] = tile[:, :, channel]
     noisy = pixels + NOISE * torch.randn(pixels.shape, generator=generator)
     return (noisy.clamp(0, 1) * 255).round() / 255
+
+
+def _rows(layout: Layout) -> int:
+    """Patch rows that a figure fills."""
+    return 2 if layout == "eight" else HIGH
 
 
 def _scene_cells() -> Tensor:
@@ -156,8 +184,8 @@ _SCENES: list[Tensor] = []
 
 def draw_attributes(count: int, layout: Layout, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Attributes [count, figure, 3], pairwise different within a picture, and cells [count, figure, 2]."""
-    if layout == "strip":
-        cells = torch.tensor(STRIP_CELLS).expand(count, -1, -1)
+    if layout != "scene":
+        cells = torch.tensor(STRIP_CELLS if layout == "strip" else EIGHT_CELLS).expand(count, -1, -1)
     else:
         if not _SCENES:
             _SCENES.append(_scene_cells())
@@ -184,7 +212,7 @@ def sample(count: int, seed: int = 0, layout: Layout = "strip") -> tuple[Picture
 
     def figure(given: Any, cell: Any) -> Figure:
         colour, shape, action = given
-        return Figure(colours[colour], SHAPES[shape], ACTIONS[action], (cell[0], cell[1]))
+        return Figure(colours[colour], SHAPES[shape], ACTIONS[action], (cell[0], cell[1]), _rows(layout))
 
     return tuple(
         Picture(image, tuple(figure(a, c) for a, c in zip(which, where, strict=True)), layout)

@@ -27,8 +27,11 @@ WORDS = (*SPECIALS, "plain", "flip", "panel", "all", "this", ":", ".", *NUMBERS,
 
 def prompt(kind: str, style: str = "plain", panel: int = 1, image: bool = True) -> str:
     """The text that asks; `panel` counts from 1 and matters for `vqa` alone. The image comes first."""
+    if kind == "vqa" and not 1 <= panel <= len(NUMBERS):
+        raise InputError(f"there are words for panels 1 to {len(NUMBERS)}, not for {panel}; ask `this`, and steer")
+    number = NUMBERS[panel - 1] if kind == "vqa" else ""
     asks = {
-        "vqa": f"{style} panel {NUMBERS[panel - 1]} :",
+        "vqa": f"{style} panel {number} :",
         "this": f"{style} this :",
         "all": f"{style} all",
         "tour": f"{style} this all",
