@@ -9,6 +9,7 @@ COLOURS = {
     "plain hooks": "#8a8a8a",
     "plain loop": "#8a8a8a",
     "hand-batched": "#222222",
+    "hand-batched whole": "#9a7b4f",
     "mainspring": "#d55e00",
     "nnsight": "#0072b2",
     "TransformerLens": "#009e73",

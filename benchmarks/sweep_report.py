@@ -9,7 +9,7 @@ from sweep_cases import GROWTH_LENGTH, GROWTH_SIZE, TASKS, VARIANTS
 
 Row = dict
 OURS = "mainspring"
-BY_HAND = ("plain loop", "hand-batched")
+BY_HAND = ("plain loop", "hand-batched", "hand-batched whole")
 NOISY = 0.2
 """Rounds that lie further apart than this share of the ratio get a tilde."""
 AXES = {

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 RECIPES: dict[str, str] = {
     "plain loop": "recipes.plain_loop",
     "hand-batched": "recipes.hand_batched",
+    "hand-batched whole": "recipes.hand_batched_whole",
     "mainspring": "recipes.mainspring_",
     "nnsight": "recipes.nnsight_",
     "TransformerLens": "recipes.transformer_lens_",

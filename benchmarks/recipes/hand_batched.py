@@ -33,6 +33,7 @@ def by_layer(cells) -> dict[int, tuple[list[int], list[int]]]:
 class Adapter(Recipe):
     """Rows are cells."""
 
+    columns: ClassVar = {"logits_to_keep": 1}
     reasons: ClassVar = {"attribution": "one pass attributes all edges: as in the plain loop"}
 
     def resid(self, case: Case) -> Job:
@@ -53,7 +54,7 @@ class Adapter(Recipe):
                 for layer, found in by_layer(cells).items()
             )
             with hooked(*hooks):
-                logits = module(case.corrupted.repeat(len(cells), 1), logits_to_keep=1).logits
+                logits = module(case.corrupted.repeat(len(cells), 1), **self.columns).logits
             return metric(logits).unflatten(0, (-1, case.rows))
 
         return tuned(some, resid_cells(case), SIZES)
@@ -75,7 +76,7 @@ class Adapter(Recipe):
                 for layer, found in by_layer(cells).items()
             ]
             try:
-                logits = module(case.corrupted.repeat(len(cells), 1), logits_to_keep=1).logits
+                logits = module(case.corrupted.repeat(len(cells), 1), **self.columns).logits
             finally:
                 for handle in handles:
                     handle.remove()

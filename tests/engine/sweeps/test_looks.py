@@ -1,5 +1,7 @@
 """A metric of a few tokens computes their logits alone, and gives the numbers of the whole vocabulary."""
 
+from functools import wraps
+
 import pytest
 import torch
 from torch import nn
@@ -93,6 +95,7 @@ def test_a_head_that_is_more_than_a_linear_map_is_run_whole(heads_run):
     module.lm_head = bent
     model, metric = ms.wrap(module), logit_difference(30, 2)
     found = model.sweep(TOKENS, cells_of(model, 6), metric)
+    assert not found.plan.plain
     torch.testing.assert_close(found.values, looped(model, TOKENS, metric, 6), rtol=1e-4, atol=1e-5)
     assert not heads_run
 
@@ -102,6 +105,7 @@ def test_logits_mixed_after_the_head_are_noticed():
     module = CASES["llama"].build()
     forward = module.forward
 
+    @wraps(forward)  # the engine asks what a forward pass takes
     def centred(*args, **kwargs):
         output = forward(*args, **kwargs)
         output.logits = output.logits / output.logits.norm(dim=-1, keepdim=True)
@@ -110,6 +114,8 @@ def test_logits_mixed_after_the_head_are_noticed():
     module.forward = centred
     model, metric = ms.wrap(module), logit_difference(30, 2)
     found = model.sweep(TOKENS, cells_of(model, 6), metric)
+    assert not found.plan.plain  # forked all the same
+    assert not model.atlas.plans["single tokens"]
     torch.testing.assert_close(found.values, looped(model, TOKENS, metric, 6), rtol=1e-4, atol=1e-6)
 
 

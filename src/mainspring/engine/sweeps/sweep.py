@@ -109,8 +109,9 @@ class _Sweep:
                 cells = [locate(atlas, i, of_row(e, row, len(tokens)), {"": layout}, seen) for i, e in enumerate(edit_sets)]
             ready = [c if savings.layers else replace(c, fork=0) for c in cells if not c.plain]
             self.plain += [(row, c) for c in cells if c.plain]
-            limit = self._max_rows(row) if ready else 1
-            per_pass = pass_cost(self.depth, self._width, self._n_logits(self._looks(row)))
+            looks = self._looks(row)
+            limit = self._max_rows(row, looks) if ready else 1
+            per_pass = pass_cost(self.depth, self._width, self._n_logits(looks))
             groups, cost = make_groups(
                 ready, row, length, self.depth, share_prefix=savings.tokens, max_rows=limit, per_pass=per_pass
             )
@@ -156,9 +157,9 @@ class _Sweep:
         """How many logits the unembedding gives for a column."""
         return self._vocabulary if looks.tokens is None else len(looks.tokens)
 
-    def _max_rows(self, row: int) -> int:
+    def _max_rows(self, row: int, looks: Looks) -> int:
         """How many cells of one input a forward pass may hold."""
-        length, looks = self.tokens[row].shape[0], self._looks(row)
+        length = self.tokens[row].shape[0]
         numbers = length * self._width * 20  # a layer holds some twenty vectors of the model's width for each token
         if looks.logits:  # held, and copied once
             numbers += 2 * self._n_logits(looks) * (length if looks.columns is None else len(looks.columns))
@@ -204,9 +205,9 @@ class _Sweep:
                 cells = [c for c in group.cells if group.row == row and not store.has(c.index, row)]
                 if cells:
                     trace = run_group(self.atlas, base, cells, group.start, looks)
-                    yield [c.index for c in cells], self._measured_cells(trace, row, len(cells))
+                    yield [c.index for c in cells], self._measured_cells(trace, row, len(cells), looks)
 
-        return self._measured_cells(base.trace(looks, self.depth), row, 1), pieces()
+        return self._measured_cells(base.trace(looks, self.depth), row, 1, looks), pieces()
 
     def _fingerprint(self) -> str:
         from mainspring.storage import document_of
@@ -245,13 +246,13 @@ class _Sweep:
             )
         return found
 
-    def _measured_cells(self, trace: Trace, row: int, n_cells: int) -> Tensor:
+    def _measured_cells(self, trace: Trace, row: int, n_cells: int, looks: Looks) -> Tensor:
         """One measurement per cell, from a trace whose rows are the cells of one input."""
         if isinstance(self.metric, Site):
             return trace[self.metric.of_row(row)]
         if hasattr(self.metric, "for_row"):
-            metric, tokens = self.metric.for_row(row, len(self.tokens)), self._looks(row).tokens
-            return (metric if tokens is None else metric.among(tokens))(trace)
+            metric = self.metric.for_row(row, len(self.tokens))
+            return (metric if looks.tokens is None else metric.among(looks.tokens))(trace)
         # a bare function may do anything with its rows, so it sees one at a time
         return torch.stack([self.metric(trace.row(i)).reshape(-1).squeeze(0) for i in range(n_cells)])
 
@@ -311,11 +312,14 @@ def _probed(atlas: Atlas, names: frozenset[str], tokens: Tensor) -> str:
 
 def _same_tokens(atlas: Atlas, kwargs: Mapping[str, Any], layout: Mapping[str, Rows], looks: Looks, cells: list[Cell]) -> bool:
     """Whether the logits of two tokens alone are what they are among all."""
-    some, site = torch.tensor([1, 3]), looks.logits[0]
-    whole, few = (
-        run_group(atlas, base_run(atlas, kwargs, layout, each), cells, 0, each)[site]
-        for each in (looks, replace(looks, tokens=some))
-    )
+    site = looks.logits[0]
+
+    def logits(looks: Looks) -> Tensor:
+        return run_group(atlas, base_run(atlas, kwargs, layout, looks), cells, 0, looks)[site]
+
+    whole = logits(looks)
+    some = torch.tensor([0, whole.shape[-1] - 1])
+    few = logits(replace(looks, tokens=some))
     if few.shape != (*whole.shape[:-1], 2):
         return False
     error = (few - whole[..., some]).norm() / whole[..., some].norm().clamp(min=1e-12)
