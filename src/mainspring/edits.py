@@ -22,6 +22,7 @@ apply      fn(v)
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,7 +73,11 @@ class Edit:
             and all(_same(a, b) for (_, a), (_, b) in zip(mine, theirs, strict=True))
         )
 
-    def __hash__(self) -> int:  # tensors compare by value but hash by shape
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # tensors compare by value but hash by shape, which stays
         return hash((self.site, self.op, tuple((k, _hashable(v)) for k, v in self.params)))
 
     def __str__(self) -> str:
@@ -97,6 +102,10 @@ def as_edits(edits: "Edit | Iterable[Any] | None") -> Edits:
         return Edits()
     if isinstance(edits, Edit):
         return Edits((edits,))
+    if type(edits) is Edits:
+        return edits
+    if isinstance(edits, list | tuple):
+        return Edits(edit for item in edits for edit in ((item,) if type(item) is Edit else as_edits(item)))
     if isinstance(edits, str | dict | Tensor) or not isinstance(edits, Iterable):
         raise EditError(f"edits are made by the verbs of a site, as in at.embed.scale(2.0); got {type(edits).__name__}")
     return Edits(edit for item in edits for edit in as_edits(item))

@@ -6,6 +6,8 @@ prompt: negative positions count back from the prompt's end, and step k is the p
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Shaped
@@ -53,6 +55,11 @@ class Rows:
             # holes inside a row: columns are then addressed as they stand, from the first real token to the last
             lengths = ends - offsets
         return cls(tuple(lengths.tolist()), tuple(offsets.tolist()), real.shape[1], spans or {})
+
+    @cached_property
+    def form(self) -> "tuple[Any, ...] | None":
+        """What selections depend on, to remember them by; None with spans, which differ from run to run."""
+        return None if self.spans else (self.lengths, self.offsets, self.width)
 
     @property
     def batch(self) -> int:

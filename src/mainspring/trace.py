@@ -112,6 +112,9 @@ class Values:
         )
 
 
+NOTHING, NO_GRADIENT = Values(), Values(what="gradient")
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """The result of `model.run` or `model.generate`.
@@ -120,8 +123,8 @@ class Trace:
     gradient there of the scalar that was asked for; `fired` counts, for each edit, the places and steps where it acted.
     """
 
-    read: Values = field(default_factory=Values)
-    grad: Values = field(default_factory=lambda: Values(what="gradient"))
+    read: Values = NOTHING
+    grad: Values = NO_GRADIENT
     fired: Mapping[Edit, int] = field(default_factory=dict)
     output: Any = None
     tokens: Tensor | None = None

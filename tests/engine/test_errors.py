@@ -160,8 +160,9 @@ def test_empty_batches(model, inputs):
 
 
 def test_inputs_that_are_no_tokens(model):
-    before_the_model(model, InputError, "outside the vocabulary of 40", inputs=torch.tensor([[1, 40]]))
-    before_the_model(model, InputError, "outside the vocabulary of 40", inputs=torch.tensor([[1, -1]]))
+    before_the_model(model, InputError, "outside the vocabulary of 40", inputs=[[1, 40]])
+    for row in ([1, 40], [1, -1], [40] * 600):  # of a tensor of tokens, the embedding says so
+        rejects(model, InputError, "outside the vocabulary of 40", inputs=torch.tensor([row]), edits=resid.scale(2.0))
     before_the_model(model, InputError, "integers", inputs=torch.tensor([[True, False]]))
     before_the_model(model, InputError, "[batch, pos]", inputs=torch.ones(1, 2, 3, dtype=torch.long))
     before_the_model(model, InputError, "not a mixture", inputs=["text", [1, 2]])

@@ -24,6 +24,8 @@ class Operation:
 
     `act(value, whole, window)` maps the selected `value` to the new one; `whole` is the unnarrowed tensor. `columns` limits an
     edit without a position selector to the columns that its constant covers. `view` is set where it acts on coordinates.
+    `instead` is what takes the value's place, whatever it was, where that is known to fit. `lasting` says that another run on
+    inputs of the same layout would get the same operation: nothing was worked out from values that may change meanwhile.
     """
 
     edit: Edit
@@ -31,13 +33,16 @@ class Operation:
     act: Callable[[Tensor, Tensor, Window], Tensor]
     columns: int | None = None
     view: Place | None = None
+    instead: Tensor | None = None
+    lasting: bool = False
 
 
 def constant(edit: Edit, value: Any, shape: list[int | None] | None, dtype: torch.dtype, device: torch.device) -> Any:
     """The constant on the site's device and dtype, once it is known to fit."""
     if not isinstance(value, Tensor):
         return value
-    if torch.promote_types(value.dtype, dtype) != dtype and value.is_floating_point():
+    cast = value.dtype is not dtype
+    if cast and torch.promote_types(value.dtype, dtype) != dtype and value.is_floating_point():
         raise DtypeMismatch(
             f"{edit} holds {value.dtype} but the model computes in {dtype}, which would lose precision; cast it with .to({dtype})"
         )
@@ -46,13 +51,16 @@ def constant(edit: Edit, value: Any, shape: list[int | None] | None, dtype: torc
         raise ShapeMismatch(
             f"{edit} has shape {tuple(value.shape)}, but {edit.site} is [{shown}]; trailing axes must match or be 1"
         )
-    return value.to(device=device, dtype=dtype)
+    return value.to(device=device, dtype=dtype) if cast or value.device != device else value
 
 
 def fits(shape: tuple[int, ...], target: list[int | None]) -> bool:
     if len(shape) > len(target):
         return False
-    return all(n == 1 or m is None or n == m for n, m in zip(reversed(shape), reversed(target), strict=False))
+    for n, m in zip(reversed(shape), reversed(target), strict=False):
+        if n not in (1, m) and m is not None:
+            return False
+    return True
 
 
 def narrowed_shape(site: Site, place: Place, rows: Mapping[str, Rows], batch: int | None) -> list[int | None] | None:

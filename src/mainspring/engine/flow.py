@@ -114,7 +114,7 @@ class Flow:
                 raw = output if type(output) is Tensor else _picked(point.place, output)
                 new = self.visit(point, raw, args[0] if args else None)
                 if new is not raw:
-                    output = _replaced(point.place, output, new)
+                    output = new if type(output) is Tensor else _replaced(point.place, output, new)
             return output
 
         return hook
@@ -136,23 +136,15 @@ class Flow:
             form = place.form
             self._keep(point, raw if type(form) is Form else form.read(raw, Seen(inputs, self.batch)))
             return raw
+        if not point.reads and type(place.form) is Form and not place.shared:
+            return self._edited(point, raw)
         seen = Seen(inputs, self.batch)
         # the value will be written over `raw`, and what the operations keep of `raw` for the backward pass must stay
         copied = place.shared and bool(point.operations) and torch.is_grad_enabled()
         old = value = place.form.read(raw.clone() if copied else raw, seen)
         if self.original:
             self._keep(point, value)
-        for index, operation in point.operations:
-            if operation.view is not None:
-                if (new := operated(self, operation.view, operation, value)) is not None:
-                    value = new
-                    self.fired[index] += 1
-                continue
-            window = self._window_of(place, operation, value)
-            if window.empty:
-                continue
-            value = window.put(value, operation.act(window.get(value), value, window))
-            self.fired[index] += 1
+        value = self._edited(point, value)
         if self.attached and point.reads and value is raw and not place.shared:
             value = raw.view_as(raw)  # others may use the very tensor, whose gradients are not this site's
         if self.gradients and point.reads:
@@ -165,7 +157,7 @@ class Flow:
                 view = point.views.get(site) if point.views else None
                 window = self._window(place, site.select, value) if view is None else tracked(self, view, site, value)
                 self.tracked[site] = (value, window)
-        if not self.original:
+        if point.reads and not self.original:
             self._keep(point, value)
         if self.attached and point.reads and not place.shared:
             # what is kept stays as it is, also when the caller writes into what flows on, as Falcon does
@@ -175,6 +167,22 @@ class Flow:
         if place.shared:
             return raw if value is raw else raw.copy_(place.form.write(raw, old, value, seen))
         return place.form.write(raw, old, value, seen)
+
+    def _edited(self, point: Point, value: Tensor) -> Tensor:
+        """What a place's operations make of its value; the value itself where none of them selects anything of it."""
+        for index, operation in point.operations:
+            if operation.view is not None:
+                if (new := operated(self, operation.view, operation, value)) is not None:
+                    value = new
+                    self.fired[index] += 1
+                continue
+            window = self._window_of(point.place, operation, value)
+            if window.empty:
+                continue
+            instead = operation.instead
+            value = window.put(value, operation.act(window.get(value), value, window) if instead is None else instead)
+            self.fired[index] += 1
+        return value
 
     def _keep(self, point: Point, seen: Tensor) -> None:
         place, value, views = point.place, seen, point.views

@@ -44,7 +44,9 @@ def _simple(combine: Callable[[Tensor, Any], Tensor]) -> Callable[..., Operation
         def act(v: Tensor, whole: Tensor, window: Window) -> Tensor:
             return _checked(edit, combine, v, value)
 
-        return Operation(edit, select, act, covers(edit, place, edit["value"], shape))
+        instead = value if combine is _set and isinstance(value, Tensor) and shape is not None and None not in shape else None
+        columns = covers(edit, place, edit["value"], shape)
+        return Operation(edit, select, act, columns, instead=instead, lasting=value is edit["value"])
 
     return make
 
@@ -168,7 +170,7 @@ def _project_out(
 
 
 def _clamp(edit: Edit, place: Place, rows: Any, select: Any, shape: Any, dtype: Any, device: Any) -> Operation:
-    return Operation(edit, select, lambda v, whole, window: v.clamp(edit["low"], edit["high"]))
+    return Operation(edit, select, lambda v, whole, window: v.clamp(edit["low"], edit["high"]), lasting=True)
 
 
 def _mask(edit: Edit, place: Place, rows: Any, select: Any, shape: Any, dtype: Any, device: torch.device) -> Operation:
@@ -198,7 +200,7 @@ def _apply(edit: Edit, place: Place, rows: Any, select: Any, shape: Any, dtype: 
             raise DtypeMismatch(f"{edit} returned {new.dtype}; the site holds {v.dtype}")
         return new
 
-    return Operation(edit, select, act)
+    return Operation(edit, select, act, lasting=True)
 
 
 _MAKERS: dict[str, Callable[..., Operation]] = {

@@ -67,14 +67,14 @@ def execute(
         except Stop:
             pass
     values = {site: kept[-1] for site, kept in flow.kept.items()}
-    depths = {site.stack: 0 for site in values if site.layers is not None}
-    for stack in depths:
-        depths[stack] = atlas.depth(stack)
-    fired: dict[Edit, int] = {}
-    if plan.edits:
+    depths = {stack: atlas.depth(stack) for stack in {site.stack for site in values if site.layers is not None}}
+    if 0 in flow.fired:
         check_fired(plan, flow.fired)
+    fired: dict[Edit, int] = dict(zip(plan.edits, flow.fired, strict=True))
+    if len(fired) < len(plan.edits):
+        fired = dict.fromkeys(plan.edits, 0)
         for edit, count in zip(plan.edits, flow.fired, strict=True):
-            fired[edit] = fired.get(edit, 0) + count  # an edit given twice is one key
+            fired[edit] += count  # an edit given twice is one key
     trace = Trace(
         Values(values, rows, depths),
         fired=fired,

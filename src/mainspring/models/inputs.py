@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mainspring.errors import EmptyBatch, InputError, MissingTokenizer, PositionError
 from mainspring.rows import Rows, Spans
 
-__all__ = ["Prepared", "accepted", "is_encoder_decoder", "prepare_inputs", "token_rows"]
+__all__ = ["Prepared", "accepted", "check_vocabulary", "is_encoder_decoder", "prepare_inputs", "token_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def prepare_inputs(
                 raise EmptyBatch(f"row {i} of the inputs has no tokens")
         # encoders may count positions from the left, so they pad on the right
         ids, mask = _pad(rows_of_ids, "right" if is_encoder_decoder(module) else side, _pad_id(tokenizer, module))
-    _check_vocabulary(ids, vocabulary)
+    check_vocabulary(ids, vocabulary)
     ids = ids.to(device) if device is not None else ids
     kwargs: dict[str, Any] = {"input_ids": ids}
     layout = Rows.full(ids.shape[0], ids.shape[1]) if mask is None else Rows.of_mask(mask)
@@ -106,7 +106,8 @@ def token_rows(ids: Tensor, vocabulary: int | None, device: torch.device) -> Pre
     batch, width = ids.shape
     if not batch or not width:
         raise EmptyBatch(f"the token tensor of shape {tuple(ids.shape)} is empty")
-    _check_vocabulary(ids, vocabulary)
+    if vocabulary is not None:
+        check_vocabulary(ids, vocabulary)
     if ids.device != device:
         ids = ids.to(device)
     return Prepared({"input_ids": ids}, {"": full_rows(batch, width)}, ids, None, batch)
@@ -263,7 +264,7 @@ def _pad(rows: list[list[int]], side: str, pad: int) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def _check_vocabulary(ids: Tensor, size: int | None) -> None:
+def check_vocabulary(ids: Tensor, size: int | None) -> None:
     """Refuse tokens that a table of `size` embeddings does not have; a size of None passes all."""
     if size is None or ids.device.type != "cpu":
         return

@@ -13,7 +13,7 @@ from mainspring.engine.run import execute
 from mainspring.errors import EditError, InputError, ShapeMismatch, SiteError, SiteRefused, UnmappedModel, nearest
 from mainspring.models.atlas import Atlas
 from mainspring.models.image_tokens import ImageTokens, image_regions, sizes_of
-from mainspring.models.inputs import Prepared, accepted, is_encoder_decoder, prepare_inputs, token_rows
+from mainspring.models.inputs import Prepared, accepted, check_vocabulary, is_encoder_decoder, prepare_inputs, token_rows
 from mainspring.models.maps import Map
 from mainspring.sites import Site, parse_site
 from mainspring.trace import Trace
@@ -90,7 +90,7 @@ class Model:
         self, inputs: Any, *, images: Any = None, spans: Mapping[str, Any] | None = None, side: str = "right"
     ) -> Prepared:
         """What a run would give the module: tokens, masks and the layout of the rows."""
-        if type(inputs) is Tensor and self._takes_tokens and images is None and not spans and not inputs.is_floating_point():
+        if self._are_tokens(inputs, images, spans):
             return token_rows(inputs, self.atlas.vocabulary, self.device)
         return prepare_inputs(
             inputs,
@@ -105,6 +105,10 @@ class Model:
             vocabulary=self.atlas.vocabulary,
             device=self.device,
         )
+
+    def _are_tokens(self, inputs: Any, images: Any, spans: Any) -> bool:
+        """Whether the inputs are a tensor of tokens and nothing else: the most common ones."""
+        return type(inputs) is Tensor and self._takes_tokens and images is None and not spans and not inputs.is_floating_point()
 
     def run(
         self,
@@ -136,25 +140,29 @@ class Model:
             differentiable: keep values and logits in the autograd graph, so that what an edit holds can be trained.
         """
         reads, changes = as_sites(read), as_edits(edits)
-        prepared = self.prepare(inputs, images=images, spans=spans)
+        tokens = self._are_tokens(inputs, images, spans)
+        # the embedding itself refuses a token that it does not have
+        prepared = token_rows(inputs, None, self.device) if tokens else self.prepare(inputs, images=images, spans=spans)
         if grad_of is not None or differentiable:
             until = "end" if until == "auto" else until
         plan = make_plan(self.atlas, reads, changes, prepared.rows, batch=prepared.batch, until=until)
-        kwargs = prepared.kwargs
-        if "use_cache" in self._names and "use_cache" not in kwargs:
-            kwargs = {**kwargs, "use_cache": False}
-        return execute(
-            self.atlas,
-            kwargs,
-            plan,
-            prepared.rows,
-            batch=prepared.batch,
-            original=original,
-            grad_of=grad_of,
-            attached=differentiable,
-            tokens=prepared.tokens,
-            text=prepared.text,
-        )
+        try:
+            return execute(
+                self.atlas,
+                {"use_cache": False, **prepared.kwargs} if "use_cache" in self._names else prepared.kwargs,
+                plan,
+                prepared.rows,
+                batch=prepared.batch,
+                original=original,
+                grad_of=grad_of,
+                attached=differentiable,
+                tokens=prepared.tokens,
+                text=prepared.text,
+            )
+        except IndexError:
+            if tokens:
+                check_vocabulary(inputs, self.atlas.vocabulary)  # says which token it was
+            raise
 
     def generate(
         self,
