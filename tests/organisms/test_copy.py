@@ -67,6 +67,13 @@ def test_the_truth_names_the_heads_that_are_found_again(found):
     assert nodes == {(layer, head, name) for name, group in found.items() for layer, head in group}
 
 
+def test_it_answers_as_recorded(model):
+    recorded = {check.name: check.value for check in TrainedTruth.load(FOLDER).checks}
+    for kind in ("repeat", "reverse", "words"):
+        assert accuracy(model, batches(kind, JUDGE_SEED, 16, 1)) == pytest.approx(recorded[f"{kind} accuracy"], abs=0.02)
+
+
+@pytest.mark.slow
 def test_the_truth_holds(model):
     checks = verify(model)
     assert {check.name for check in checks} == {check.name for check in TrainedTruth.load(FOLDER).checks}

@@ -10,7 +10,7 @@ import mainspring as ms
 from mainspring import at
 from mainspring.organisms import pair_icl as home
 from mainspring.organisms.copy.build import build_model, build_tokenizer
-from mainspring.organisms.pair_icl.checks import REPORTED, find, verify
+from mainspring.organisms.pair_icl.checks import JUDGE_SEED, find, verify
 from mainspring.organisms.pair_icl.measures import (
     accuracy,
     alone,
@@ -55,22 +55,40 @@ def shipped():
 def test_the_folder_is_an_ordinary_checkpoint_with_a_truth(shipped):
     assert sum(f.stat().st_size for f in FOLDER.rglob("*.safetensors")) < 8e6
     truth = TrainedTruth.load(FOLDER)
-    assert truth.organism == "pair-icl" and truth.failures == () and (FOLDER / "card.md").is_file()
+    assert (
+        truth.organism == "pair-icl"
+        and [check.name for check in truth.failures] == ["query of another category"]
+        and (FOLDER / "card.md").is_file()
+    )
     assert json.loads((FOLDER / "config.json").read_text())["architectures"] == ["GPT2LMHeadModel"]
     assert shipped.tokenizer("ba : be")["input_ids"] == [1, *(token(word) for word in ("ba", ":", "be"))]
 
 
+def test_what_does_not_hold_is_on_the_card():
+    card = (FOLDER / "card.md").read_text()
+    assert all(f"Not held: {check}." in card for check in TrainedTruth.load(FOLDER).failures)
+
+
+def test_it_answers_as_recorded(shipped):
+    recorded = {check.name: check.value for check in TrainedTruth.load(FOLDER).checks}
+    for kind, size in {"shots": 8, "which": 5, "classify": 1}.items():
+        assert accuracy(shipped, batch(kind, JUDGE_SEED, 64, size)) == pytest.approx(recorded[f"{kind} accuracy"], abs=0.02)
+
+
+@pytest.mark.slow
 def test_the_truth_names_the_heads_that_are_found_again(shipped):
     nodes = {(node.layer, node.head, node.variable) for node in TrainedTruth.load(FOLDER).nodes}
     assert nodes == {(layer, head, name) for name, group in find(shipped).items() for layer, head in group}
 
 
-def test_the_truth_holds_and_what_does_not_hold_is_on_the_card(shipped):
+@pytest.mark.slow
+def test_all_that_was_recorded_is_measured_again(shipped):
+    recorded = {check.name: check for check in TrainedTruth.load(FOLDER).checks}
     checks = verify(shipped)
-    assert {check.name for check in checks} == {check.name for check in TrainedTruth.load(FOLDER).checks}
-    assert [str(check) for check in checks if not check.holds] == []
-    card = (FOLDER / "card.md").read_text()
-    assert all(f"Not held: {name} is" in card for name in REPORTED)
+    assert {check.name for check in checks} == set(recorded)
+    for check in checks:
+        assert check.value == pytest.approx(recorded[check.name].value, abs=0.02)
+        assert check.holds == recorded[check.name].holds
 
 
 def test_an_untrained_twin_says_neither_functions_nor_items(model):

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from mainspring.organisms.cards import trained_card
-from mainspring.organisms.pair_icl.checks import FIND_SEED, JUDGE_SEED, REPORTED, find, measure
+from mainspring.organisms.pair_icl.checks import FIND_SEED, JUDGE_SEED, find, verify
 from mainspring.organisms.pair_icl.measures import accuracy, batch
 from mainspring.organisms.pair_icl.teach import teach
 from mainspring.organisms.trained import TrainedTruth
@@ -44,8 +44,7 @@ def record(folder: Path, seed: int, minutes: float) -> None:
     from mainspring.models.load import load
 
     model = load(folder)
-    checks, found = measure(model), find(model)
-    missed = [str(check) for check in checks if check.name in REPORTED]
+    checks, found = verify(model), find(model)
     truth = TrainedTruth(
         organism="pair-icl",
         seed=seed,
@@ -58,8 +57,8 @@ def record(folder: Path, seed: int, minutes: float) -> None:
             "judge": {"generator": "mainspring.tasks.pair_icl.draw", "seed": JUDGE_SEED},
         },
         known=KNOWN,
-        checks=tuple(check for check in checks if check.name not in REPORTED),
-        limits=(*LIMITS, *(f"Not held: {each}." for each in missed)),
+        checks=checks,
+        limits=(*LIMITS, *(f"Not held: {check}." for check in checks if not check.holds)),
     )
     truth.save(folder)
     shots = range(1, 9)
