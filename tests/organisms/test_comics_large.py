@@ -1,4 +1,4 @@
-"""The large comics model carries what the small one cannot: few heads steer, and as many drawn at random among all do not."""
+"""The large comics model: few heads steer, as many drawn at random do not, and pointing them leaves the text its form."""
 
 from pathlib import Path
 from statistics import fmean
@@ -9,6 +9,8 @@ import torch
 import mainspring as ms
 from mainspring.find.gaze import gaze_heads
 from mainspring.organisms import comics_large as home
+from mainspring.organisms.comics.measures import scene_hits, tours
+from mainspring.organisms.comics.probes import writers
 from mainspring.organisms.comics_large.recipe import TOP
 from mainspring.organisms.trained import TrainedTruth, verify_trained
 from mainspring.steer.gaze_edit import gaze
@@ -59,6 +61,26 @@ def test_random_heads_among_all_do_not(model, heads):
     draws = [[every[i] for i in torch.randperm(64, generator=generator)[:TOP].tolist()] for _ in range(6)]
     assert fmean(hits(model, strips, drawn) for drawn in draws) <= LEAK
     assert hits(model, strips, heads.bottom(TOP)) <= LEAK
+
+
+def test_heads_that_gaze_write_and_most_others_do_not(model, heads):
+    writing = writers(model, sample(4, seed=604))
+    assert len(writing) <= 20
+    assert {entry.index for entry in heads.ranked()[:TOP]} <= set(writing)
+
+
+def test_pointing_them_leaves_the_text_its_form(model, heads):
+    """A schedule moves content and leaves numbers; all heads at once break the text."""
+    strips, every = sample(4, seed=605), [entry.index for entry in heads.ranked()]
+    narrations = tours(model, strips, heads.top(TOP), (4, 1, 6, 2, 5, 3))
+    assert fmean(n.exact for n in narrations) >= 0.8 and fmean(n.form for n in narrations) >= 0.9
+    assert hits(model, strips, every) <= 0.05
+
+
+def test_eight_panels_that_it_never_saw(model, heads):
+    pages = sample(4, seed=606, layout="eight")
+    assert scene_hits(model, pages, heads.top(TOP)) >= 0.8
+    assert scene_hits(model, pages, heads.bottom(TOP)) <= 1 / 8 + 0.1
 
 
 @pytest.mark.slow

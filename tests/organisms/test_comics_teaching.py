@@ -7,16 +7,15 @@ import torch
 
 import mainspring as ms
 from mainspring.organisms.comics.build import Size, build_model
+from mainspring.organisms.comics.growth import grow
 from mainspring.organisms.comics.lessons import (
     MIXTURE,
     SCATTERED,
-    WRITING,
     Pupil,
     empty_heads,
     head_sizes,
     lesson,
     loss_of,
-    sight_loss,
 )
 from mainspring.organisms.comics.scattering import SHOWN, scattering_loss
 from mainspring.organisms.comics.teach import Stage, teach
@@ -88,23 +87,10 @@ def test_emptied_heads_write_nothing_and_stay_empty():
     assert not layer.q_proj.weight.grad[dead].any() and not layer.v_proj.weight.grad[dead].any()
 
 
-def test_a_heads_size_can_be_that_of_what_it_writes_alone():
-    model = build_model(TINY, 0)
-    attention = model.model.language_model.layers[0].self_attn
-    with torch.no_grad():
-        attention.q_proj.weight.mul_(100)  # looks hard at something
-        attention.o_proj.weight[:, :32].mul_(1e-4)
-        attention.v_proj.weight[:32].mul_(1e-4)  # head 0 writes nothing
-    assert head_sizes(model)[0, 0] > 1
-    assert head_sizes(model, WRITING)[0, 0] < 0.01 < head_sizes(model, WRITING)[0, 1]
-    empty_heads(model, 0.3, WRITING)
-    assert head_sizes(model)[0, 0] < 1e-3 < head_sizes(model)[0, 1]
-
-
 def test_a_placed_pupil_is_asked_where_patches_are():
     bare, placed = (Pupil(build_model(TINY, 0), 0, placed=placed) for placed in (False, True))
     assert torch.equal(bare.reader.weight, placed.reader.weight)
-    losses = [sight_loss(pupil, 4)(0, torch.Generator().manual_seed(1))[0].item() for pupil in (bare, placed)]
+    losses = [loss_of(pupil, 4, {"this": 1.0})(0, torch.Generator().manual_seed(1))[1]["seen"] for pupil in (bare, placed)]
     assert losses[1] - losses[0] == pytest.approx(math.log(6), abs=0.2)  # six rows and six columns, not known at first
 
 
@@ -112,6 +98,32 @@ def test_a_head_has_the_width_that_is_asked_for():
     wide = build_model(Size(layers=1, heads=4, width=64, head_width=32, tower_layers=1, tower_width=32), 0)
     assert wide.model.language_model.layers[0].self_attn.q_proj.weight.shape == (128, 64)
     assert head_sizes(wide).shape == (1, 4)
+
+
+def logits(model, given):
+    with torch.no_grad():
+        return model.eval()(input_ids=given.ids, pixel_values=given.pixels).logits
+
+
+def test_a_grown_model_computes_what_it_did():
+    """Exactly, where the heads that are added write nothing; emptied heads begin anew, the others keep their weights."""
+    model = build_model(TINY, 0)
+    empty_heads(model, head_sizes(model).flatten().max().item())  # leaves one of two
+    given = lesson("tour", 2, torch.Generator().manual_seed(0))
+    before, kept = logits(model, given), int(head_sizes(model).detach().argmax())
+    silent, grown = grow(model, 4, 1, spread=0.0), grow(model, 4, 1)
+    assert torch.equal(logits(silent, given), before) and torch.equal(logits(model, given), before)
+    sizes = head_sizes(grown).detach()[0]
+    assert len(sizes) == 4 and sizes[kept] == head_sizes(model)[0, kept] and sizes.min() > 1
+    assert not torch.allclose(logits(grown, given), before, atol=1e-3)
+
+
+def test_a_stage_can_grow_the_model(tmp_path):
+    schedule = Schedule(steps=1, learning_rate=1e-3, batch=2)
+    stages = (Stage(schedule, {"vqa": 1.0}), Stage(schedule, {"vqa": 1.0}, heads=4))
+    model = teach(tmp_path, 0, size=TINY, stages=stages)
+    assert model.config.text_config.num_attention_heads == 4
+    assert head_sizes(ms.load(tmp_path).module).shape == (1, 4)
 
 
 def test_a_scattering_tower_shows_every_panel_in_the_area_of_each():
@@ -143,7 +155,7 @@ def test_a_stage_can_end_before_its_schedule(tmp_path):
 @pytest.mark.parametrize("tower", ["joint", "frozen", "scattering"])
 def test_teaching_writes_a_model_that_loads(tmp_path, tower):
     schedule = Schedule(steps=2, learning_rate=1e-3, batch=2)
-    sight = None if tower == "frozen" else schedule
+    sight = schedule if tower == "scattering" else None
     stages = (Stage(schedule, MIXTURE, thawed_at=800), Stage(schedule, {"vqa": 1.0}, sparsity=1e-3))
     mixture = {"vqa": 1.0} if tower == "scattering" else MIXTURE
     teach(tmp_path, 3, size=TINY, tower=tower, stages=(Stage(schedule, mixture), *stages[1:]), sight=sight)

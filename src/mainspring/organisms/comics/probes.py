@@ -13,12 +13,12 @@ from torch import Tensor
 from mainspring.edits import Edits
 from mainspring.sites import at
 from mainspring.tasks.comic_strips.strips import GRID, Picture
-from mainspring.tasks.comic_strips.wording import KINDS, STYLES, prompt
+from mainspring.tasks.comic_strips.wording import KINDS, STYLES, listing, prompt
 
 if TYPE_CHECKING:
     from mainspring.models.model import Model
 
-__all__ = ["IMAGE", "LENGTH", "PANELS", "answers", "bend", "look", "panel_mass", "ranked"]
+__all__ = ["IMAGE", "LENGTH", "PANELS", "answers", "bend", "look", "panel_mass", "ranked", "writers"]
 
 Heads = Sequence[tuple[int, int]]
 
@@ -88,3 +88,13 @@ def ranked(mass: Tensor) -> list[tuple[int, int]]:
     diagonal = mass.diagonal(dim1=2, dim2=3).mean(-1)
     order = diagonal.flatten().sort(descending=True, stable=True).indices.tolist()
     return [divmod(i, diagonal.shape[1]) for i in order]
+
+
+def writers(model: "Model", pictures: Sequence[Picture], least: float = 0.01) -> list[tuple[int, int]]:
+    """Heads that write something into the text of an `all` narration: `least` or more of the stream's norm behind the last layer."""
+    texts = [f"{prompt('all')} {' '.join(listing(picture.figures))}" for picture in pictures]
+    heads, stream = at.layers[:].attn.head_out, at.layers[-1].resid_post
+    run = model.run(texts, images=[picture.image for picture in pictures], read=[heads, stream])
+    norm = run[stream][:, IMAGE.stop :].pow(2).sum(-1).mean().sqrt()
+    written = run[heads][:, :, IMAGE.stop :].pow(2).sum(-1).mean((1, 2)).sqrt() / norm
+    return [(layer, head) for layer, head in (written >= least).nonzero().tolist()]
