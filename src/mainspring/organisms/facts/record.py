@@ -44,6 +44,7 @@ def record(
     if found:
         kept = {f"direction/{label}": value.contiguous() for label, (_, value) in found.items()}
         save_file(kept, folder / "truth.safetensors")
+    checks = verify(model)
     truth = TrainedTruth(
         organism=name,
         seed=seed,
@@ -53,8 +54,8 @@ def record(
         spans=spans,
         datasets=datasets,
         known=known,
-        checks=verify(model),
-        limits=tuple(limits),
+        checks=checks,
+        limits=(*limits, *(f"Not held: {check}." for check in checks if not check.holds)),
         causal=causal or {},
     )
     truth.save(folder)
