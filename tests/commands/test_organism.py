@@ -1,5 +1,6 @@
 """`mainspring organism`: what it prints, what it writes, and when it exits with 1."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -186,6 +187,18 @@ def test_a_trained_truth_that_fails_exits_with_one(toy, monkeypatch):
     found = invoke("verify", "toy")
     assert found.exit_code == 1
     assert "answer is 0.2, bar >= 0.9" in found.output
+
+
+def test_a_bar_that_is_recorded_as_not_held_is_shown_and_fails_nothing(toy, monkeypatch):
+    call("train", "toy")
+    folder = registry.folder_of("toy")
+    truth, missed = TrainedTruth.load(folder), Check("speed", 0.2, 0.9, ">=")
+    made = TrainedRecipe("toy", "a toy", train_toy, lambda model: (*measure_toy(model), missed), 0.1)
+    monkeypatch.setattr(trained, "recipe_of", lambda name: made)
+    assert invoke("verify", "toy").exit_code == 1
+    dataclasses.replace(truth, checks=(*truth.checks, missed)).save(folder)
+    text = call("verify", "toy")
+    assert "no, as recorded" in text and "1 of 2 bars are not held" in text and "the truth holds" in text
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):

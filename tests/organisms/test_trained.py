@@ -9,6 +9,7 @@ import torch
 
 from mainspring import at
 from mainspring.organisms import plant, recipe
+from mainspring.organisms.registry import entries
 from mainspring.organisms.trained import (
     Check,
     ChecksFailed,
@@ -122,6 +123,42 @@ def test_a_damaged_model_fails(folder):
     with pytest.raises(ChecksFailed, match=r"truth of toy no longer holds: accuracy is 0, bar >= 0\.95") as caught:
         verify_trained(folder, TOY)
     assert len(caught.value.checks) == 2
+    assert [check.name for check in caught.value.failed] == ["accuracy"]
+
+
+MISSED = Check("speed", 0.4, 0.9, ">=", "a bar that it never reached")
+
+
+def measured_with(value):
+    return replace(TOY, verify=lambda model: (*measure(model), replace(MISSED, value=value)))
+
+
+def test_a_bar_that_is_recorded_as_not_held_is_no_claim(folder):
+    with pytest.raises(ChecksFailed, match=r"speed is 0\.4, bar >= 0\.9"):
+        verify_trained(folder, measured_with(0.4))  # not recorded at all
+    replace(TRUTH, checks=(*TRUTH.checks, replace(MISSED, value=0.95))).save(folder)
+    with pytest.raises(ChecksFailed, match=r"speed is 0\.4, bar >= 0\.9"):
+        verify_trained(folder, measured_with(0.4))  # recorded as held
+    replace(TRUTH, checks=(*TRUTH.checks, MISSED)).save(folder)
+    for value in (0.4, 0.1, 0.95):
+        assert verify_trained(folder, measured_with(value))[-1] == replace(MISSED, value=value)
+    with pytest.raises(ChecksFailed, match="speed is nan"):
+        verify_trained(folder, TOY)  # what was missed has to be measured all the same
+
+
+def test_what_was_missed_excuses_no_other_claim(folder):
+    replace(TRUTH, checks=(*TRUTH.checks, MISSED)).save(folder)
+    worse = replace(TOY, verify=lambda model: (replace(measure(model)[0], value=0.5), measure(model)[1], MISSED))
+    with pytest.raises(ChecksFailed) as caught:
+        verify_trained(folder, worse)
+    assert [check.name for check in caught.value.failed] == ["accuracy"]
+    assert "speed" not in str(caught.value)
+
+
+def test_an_organism_of_which_nothing_holds_is_broken_whatever_was_recorded(folder):
+    replace(TRUTH, checks=(MISSED,)).save(folder)
+    with pytest.raises(ChecksFailed, match="not one bar is held"):
+        verify_trained(folder, replace(TOY, verify=lambda model: (MISSED,)))
 
 
 def test_a_claim_cannot_be_dropped_in_silence(folder):
@@ -136,3 +173,14 @@ def test_a_claim_cannot_be_dropped_in_silence(folder):
 def test_recipes_are_found_by_name():
     with pytest.raises(TruthMalformed, match="no recipe for 'no-such'"):
         recipe_of("no-such")
+
+
+SHIPPED = [found for found in entries() if found.kind == "trained" and found.folder is not None]
+
+
+@pytest.mark.parametrize("found", SHIPPED, ids=lambda found: found.name)
+def test_what_a_shipped_organism_never_reached_stands_in_its_card(found):
+    truth, card = TrainedTruth.load(found.folder), (found.folder / "card.md").read_text()
+    assert any(check.holds for check in truth.checks)
+    for check in truth.failures:
+        assert f"| {check.name} | {check.value:.3f} | {check.sense} {check.bar:g} |" in card

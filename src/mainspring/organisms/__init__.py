@@ -21,7 +21,7 @@ from mainspring.organisms.program import Pair, Program
 from mainspring.organisms.registry import entries, folder_of, truth_of
 from mainspring.organisms.templates import Draw, Slot, Template
 from mainspring.organisms.trained import Check, TrainedRecipe, TrainedTruth, verify_trained
-from mainspring.organisms.trained_in import PlantRefused, Weights, train_in
+from mainspring.organisms.trained_in import PlantRefused, Weights, train_in, tune
 from mainspring.organisms.training import Schedule, fit
 from mainspring.organisms.truth import Checks, Edge, Neuron, Node, Truth
 from mainspring.organisms.variables import (
@@ -77,6 +77,7 @@ __all__ = [
     "recipe",
     "train_in",
     "truth_of",
+    "tune",
     "verify",
     "verify_trained",
 ]

@@ -73,18 +73,17 @@ def plant(
     """Compile a program into a host, or train it in (llama, gemma2, mamba; minutes, with `progress`).
 
     `measure=False` leaves the self-check out of the truth. `twin_of` is a program that differs in the rows of tables
-    only: planted with the same host, disguise and seed, the two models differ in those neurons alone.
+    only: compiled into the same host with the same disguise and seed, the two models differ in those neurons alone; in a
+    trained host the organism of `twin_of` is trained on.
     """
     import torch
 
     if host in TRAINED_HOSTS:
-        if twin_of is not None or not measure:
-            raise ValueError(
-                f"{host} is trained, so that it has no twin_of and is always measured; compiled hosts: {', '.join(HOSTS)}"
-            )
+        if not measure:
+            raise ValueError(f"{host} is trained, so that it is always measured; compiled hosts: {', '.join(HOSTS)}")
         from mainspring.organisms.trained_in.plant import plant_trained
 
-        return plant_trained(program, host, disguise, seed, progress)
+        return plant_trained(program, host, disguise, seed, progress, twin_of)
     if host not in HOSTS:
         raise ValueError(f"no host is called {host!r}; there are {', '.join((*HOSTS, *TRAINED_HOSTS))}")
     target, dials = HOSTS[host], disguise or Disguise()

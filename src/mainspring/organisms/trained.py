@@ -12,7 +12,7 @@ What it does not do: find the mechanism, or say that nothing else in the model c
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
@@ -57,12 +57,13 @@ class Check:
 
 
 class ChecksFailed(MainspringError, ValueError):
-    """A trained organism whose truth does not hold; `checks` are all that were measured."""
+    """A trained organism whose truth does not hold; `checks` are all that were measured, `failed` those that break the truth."""
 
-    def __init__(self, organism: str, checks: tuple[Check, ...]) -> None:
-        failed = [str(check) for check in checks if not check.holds] or ["nothing was measured"]
-        super().__init__(f"the truth of {organism} no longer holds: {'; '.join(failed)}")
+    def __init__(self, organism: str, checks: tuple[Check, ...], failed: tuple[Check, ...]) -> None:
+        said = [str(check) for check in failed] or ["not one bar is held" if checks else "nothing was measured"]
+        super().__init__(f"the truth of {organism} no longer holds: {'; '.join(said)}")
         self.checks = checks
+        self.failed = failed
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,20 @@ class TrainedTruth:
 
     @property
     def failures(self) -> tuple[Check, ...]:
-        """The recorded checks that do not hold."""
+        """The recorded checks that do not hold: bars that it was measured against and does not claim."""
         return tuple(check for check in self.checks if not check.holds)
+
+    def broken_by(self, measured: Sequence[Check]) -> tuple[Check, ...]:
+        """The measured checks that contradict this truth: they do not hold, and are not recorded as not held; and, as not a number, the
+        recorded ones that were not measured.
+        """
+        names, missed = {check.name for check in measured}, {check.name for check in self.failures}
+        dropped = [
+            Check(check.name, float("nan"), check.bar, check.sense, "recorded in truth.json, measured no more")
+            for check in self.checks
+            if check.name not in names
+        ]
+        return (*(check for check in measured if not check.holds and check.name not in missed), *dropped)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -182,20 +195,16 @@ def recipe_of(name: str) -> TrainedRecipe:
 def verify_trained(folder: str | Path, recipe: TrainedRecipe | None = None, device: str | None = None) -> tuple[Check, ...]:
     """Measure an organism's truth again and raise `ChecksFailed` where it does not hold.
 
-    The bars are the recipe's. A check that the truth records and the recipe no longer measures is a failure too, so that a claim
-    cannot be dropped in silence.
+    The bars are the recipe's. A check that the truth records as held has to hold; one that it records as not held is no claim, and is
+    given back as it was measured. A check that the truth records and the recipe no longer measures is a failure, so that a claim cannot be
+    dropped in silence; so is an organism of which nothing holds.
     """
     from mainspring.models.load import load
 
     truth = TrainedTruth.load(folder)
     measured = tuple((recipe or recipe_of(truth.organism)).verify(load(folder, device=device)))
-    names = {check.name for check in measured}
-    dropped = tuple(
-        Check(check.name, float("nan"), check.bar, check.sense, "recorded in truth.json, measured no more")
-        for check in truth.checks
-        if check.name not in names
-    )
-    checks = (*measured, *dropped)
-    if not measured or not all(check.holds for check in checks):
-        raise ChecksFailed(truth.organism, checks)
-    return checks
+    failed = truth.broken_by(measured)
+    if failed or not any(check.holds for check in measured):
+        known = {check.name for check in measured}
+        raise ChecksFailed(truth.organism, (*measured, *(check for check in failed if check.name not in known)), failed)
+    return measured

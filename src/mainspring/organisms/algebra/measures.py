@@ -133,13 +133,13 @@ def _contributions(model: "Model", given: Sequences, symbol: Tensor, sites: list
     return torch.stack([row[..., k] for row, k in zip(each.cpu(), symbol.tolist(), strict=True)]).mean(0)
 
 
-def copiers(model: "Model", enough: float = 0.8) -> list[tuple[int, int]]:
-    """The (layer, head) whose effects of copying are largest, as many as have that effect together, on sequences to find on."""
+def copiers(model: "Model", enough: float = 0.9) -> list[tuple[int, int]]:
+    """The (layer, head) with the largest effects, as many as have that share of what six do together; on sequences to find on."""
     given = asked("copy", FIND_SEED, 64)
     alone = copying(model, given)
     order = [_place(alone, rank) for rank in range(6)]
     found = effects(model, given, [order[:n] for n in range(1, 7)])
-    return next((order[:n] for n, effect in enumerate(found, 1) if effect >= enough), order)
+    return next((order[:n] for n, effect in enumerate(found, 1) if effect >= enough * found[-1]), order)
 
 
 def demoter(model: "Model") -> tuple[int, int]:

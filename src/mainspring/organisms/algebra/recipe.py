@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mainspring.organisms.trained import Check, Place, TrainedRecipe, TrainedTruth
+from mainspring.organisms.trained import Check, Place, TrainedRecipe
 from mainspring.organisms.training import Progress
 
 if TYPE_CHECKING:
@@ -23,14 +23,20 @@ KNOWN = (
     "were found on sequences to find on, and all figures are of others."
 )
 LIMITS = (
-    "Eight symbols, groups of three to six elements, sixteen facts: far smaller than the model that this follows. What takes longer "
-    "contexts or larger groups to show, it cannot show.",
-    "A guide in the first third of the training decodes the operands of a fact behind layer 0. The order in which the other rules emerge "
-    "is not guided, but it may depend on this.",
-    "In the second half of the training heads are thinned: without that, every head of two layers copies. With it two heads of different "
-    "layers share the work, none does it alone. They look at the separator behind a fact, which has seen all of it, not at its answer.",
-    "A symbol that was never an identity in training is not taken for one: with eight symbols the model learned which one never is.",
-    "No head demotes identities: heads promote both symbols asked about, and MLPs of the later layers lower the identity.",
+    "Eight symbols, groups of three to six elements, sixteen facts: far smaller than the model that this follows. What "
+    "takes longer contexts or larger groups to show, it cannot show.",
+    "A guide in the first third of the training decodes the operands of a fact behind layer 0. The order in which the other"
+    " rules emerge is not guided, but it may depend on this. The series is of the first training.",
+    "One head copies because the others were taken away: heads are thinned in the second half of the first training, and in"
+    " the second one the attention of layer 1 and the MLP of layer 3 fade out. They are there in the architecture and write"
+    " nothing. Without this every head of two layers copies, and MLPs lower identities.",
+    "The copying head looks at answers because in the second training looking from `=` at separators is penalised; before, "
+    "it looked at the separator behind a fact, which has seen all of it.",
+    "The demoting head has other work too: where no identity is asked about it raises the identity a little, with the rest "
+    "of the group.",
+    "A symbol that was never an identity in training is not taken for one: with eight symbols the model learned which one "
+    "never is. Not asking about that symbol did not help: then it is not copied either; and asked only where an earlier "
+    "fact says the answer, it is taken for an identity in 0.08 of the questions.",
     "D3 does not commute. Sequences that test `commute` are of abelian groups; elsewhere the habit of swapping can be wrong.",
 )
 
@@ -46,10 +52,11 @@ def write_truth(folder: Path, seed: int) -> None:
     """Measure a trained folder and write its truth and card."""
     from mainspring.models.load import load
     from mainspring.organisms.algebra.closure import LAYER, subspace
-    from mainspring.organisms.algebra.measures import FIND_SEED, JUDGE_SEED, copiers
+    from mainspring.organisms.algebra.measures import FIND_SEED, JUDGE_SEED, copiers, demoter
     from mainspring.organisms.facts.record import record
 
     model = load(folder)
+    low = demoter(model)
     copies = "answer of the fact that says what is asked, copied"
     record(
         folder,
@@ -60,6 +67,7 @@ def write_truth(folder: Path, seed: int) -> None:
         RECIPE.minutes,
         nodes=[
             *(Place(f"layers.{layer}.attn.z(head={head},pos=end)", copies) for layer, head in copiers(model)),
+            Place(f"layers.{low[0]}.attn.z(head={low[1]},pos=end)", "the identity that is asked about, lowered"),
             Place(f"layers.{LAYER}.resid_post(pos=end)", "the group that is asked about, in a subspace"),
         ],
         known=KNOWN,
@@ -78,15 +86,6 @@ def write_truth(folder: Path, seed: int) -> None:
             "closure": (f"layers.{LAYER}.resid_post(pos=-1)", subspace(model, FIND_SEED).matrix().detach())
         },
     )
-    _say_what_fails(folder)
-
-
-def _say_what_fails(folder: Path) -> None:
-    """Name the bars that are not reached in the card."""
-    card, below = folder / "card.md", "## What it cannot show"
-    failed = "\n".join(f"- {check}" for check in TrainedTruth.load(folder).failures)
-    if failed:
-        card.write_text(card.read_text().replace(below, f"## Bars that do not hold\n\n{failed}\n\n{below}"))
 
 
 def verify(model: "Model") -> tuple[Check, ...]:
@@ -131,9 +130,6 @@ def verify(model: "Model") -> tuple[Check, ...]:
         Check("effect of the copying heads together", effects(model, few, [heads])[0], 0.5, ">=", _listed(heads)),
         Check("attention of the copying head on the fact's answer", float(looking(model, few)[head]), 0.8, ">=", named),
         Check(
-            "the same on the separator behind it", float(looking(model, few, "separator")[head]), 0.8, ">=", "it stands behind z"
-        ),
-        Check(
             "share of the demoting head in the identity's logit", demotion["identity"], -1, "<=", f"layer {low[0]}, head {low[1]}"
         ),
         Check("the same where no identity is asked about", abs(demotion["cancel"]), 0.3, "<=", "its size"),
@@ -171,4 +167,4 @@ def _listed(heads: Sequence[tuple[int, int]]) -> str:
     return "heads " + ", ".join(f"{layer}.{head}" for layer, head in heads)
 
 
-RECIPE = TrainedRecipe("algebra", ABOUT, train, verify, minutes=9)
+RECIPE = TrainedRecipe("algebra", ABOUT, train, verify, minutes=12)

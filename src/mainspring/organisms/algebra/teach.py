@@ -1,11 +1,12 @@
-"""From random weights to a checkpoint folder and a series of them: the training of the algebra organism.
+"""From random weights to a checkpoint folder and a series of measurements: the training of the algebra organism.
 
 The groups of three and four elements come first, then all. In the first third of the training a guide is added: what stands behind layer
 0 at the `=` and at the z of a fact is decoded, linearly, to its x and y. Sequences have all their facts from the beginning: positions are
 learned, and what was learned at some is not known at others.
 
 In the second half the heads are thinned. At this rate of learning all heads of two layers learn to copy, each a part of the work; the sum
-over heads of the norms of their value and output weights, added to the loss, leaves the work to fewer.
+over heads of the norms of their value and output weights, added to the loss, leaves the work to fewer. A second, shorter training follows,
+`settle`.
 """
 
 from collections.abc import Callable
@@ -16,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from mainspring.organisms.algebra.series import watch
+from mainspring.organisms.algebra.settle import SETTLING, norms, settling_loss
 from mainspring.organisms.boxes.build import build_model
+from mainspring.organisms.checkpoint import write_json
 from mainspring.organisms.facts.build import build_tokenizer
 from mainspring.organisms.facts.teach import keep
 from mainspring.organisms.training import Progress, Schedule, fit
 from mainspring.tasks.algebra import FIRST, GROUPS, WORDS, draw
 
-__all__ = ["FACTS", "SCHEDULE", "Guided", "build", "loss_of", "norms", "teach"]
+__all__ = ["FACTS", "SCHEDULE", "Guided", "build", "loss_of", "teach"]
 
 SCHEDULE = Schedule(steps=1500, learning_rate=2e-3, warmup=150, batch=48, save_every=250, weight_decay=0.02)
 THAWED = 0.1
@@ -80,16 +83,6 @@ def loss_of(guided: Guided, schedule: Schedule) -> Callable[[int, torch.Generato
     return loss
 
 
-def norms(model: Any) -> Tensor:
-    """[layer, head] norm of the value weights of each head plus that of its output weights."""
-    width, heads = model.config.n_embd, model.config.n_head
-    found = list[Tensor]()
-    for block in model.transformer.h:
-        values = block.attn.c_attn.weight[:, 2 * width :].unflatten(1, (heads, -1)).norm(dim=(0, 2))
-        found.append(values + block.attn.c_proj.weight.unflatten(0, (heads, -1)).norm(dim=(1, 2)))
-    return torch.stack(found)
-
-
 def teach(folder: Path, seed: int, device: str = "cpu", progress: Progress | None = None) -> Any:
     """Train a model and write it with its tokenizer to `folder`."""
     with torch.random.fork_rng(devices=[]):
@@ -97,5 +90,8 @@ def teach(folder: Path, seed: int, device: str = "cpu", progress: Progress | Non
         guided = Guided(build(seed))
     seen = watch(guided.model, SCHEDULE.steps, folder / "series.json")
     loss, kept = loss_of(guided, SCHEDULE), folder / "training"
-    fit(guided, loss, SCHEDULE, seed=seed, folder=kept, device=device, progress=progress, on_step=seen)
+    first = fit(guided, loss, SCHEDULE, seed=seed, folder=kept, device=device, progress=progress, on_step=seen)
+    settled = settling_loss(guided.model)
+    second = fit(guided.model, settled, SETTLING, seed=seed + 1, folder=kept / "settling", device=device, progress=progress)
+    write_json(kept / "curve.json", [*first, *({**row, "step": row["step"] + SCHEDULE.steps} for row in second)])
     return keep(guided.model, build_tokenizer(WORDS, guided.model.config.n_positions), folder)

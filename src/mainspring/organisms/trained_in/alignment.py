@@ -49,10 +49,17 @@ class Seat:
     def real(self) -> bool:
         return self.part.role == "real"
 
+    @property
+    def backup(self) -> bool:
+        return self.part.role == "backup"
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """All seats, in order of layer. `layout` is in terms of the host: on a host without heads every part is an MLP."""
+    """All seats, in order of layer. `layout` is in terms of the host: on a host without heads every part is an MLP.
+
+    A backup carries the variable of the head that it stands in for, in the same subspace with the same codes.
+    """
 
     layout: Layout
     seats: tuple[Seat, ...]
@@ -61,6 +68,10 @@ class Alignment:
     @property
     def real(self) -> tuple[Seat, ...]:
         return tuple(seat for seat in self.seats if seat.real)
+
+    @property
+    def backups(self) -> tuple[Seat, ...]:
+        return tuple(seat for seat in self.seats if seat.backup)
 
 
 def everything_of(program: Program, layout: Layout, draws: Sequence[Draw]) -> list[dict[str, Values]]:
@@ -113,6 +124,7 @@ def align(program: Program, host: TrainedHost, disguise: Disguise, seed: int) ->
     size = Size(width, layout.layers, layout.heads, 8 * -(-max(heads, default=8) // 8), 2 * width, _reach(layout, draws, runs))
     frame = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q if disguise.rotate else torch.eye(width)
     seats: list[Seat] = []
+    bases: dict[str, Tensor] = {}
     at = 0
     for part in sorted(layout.parts, key=lambda part: part.role == "decoy"):
         shape = geometry[part.writes]
@@ -121,8 +133,10 @@ def align(program: Program, host: TrainedHost, disguise: Disguise, seed: int) ->
             basis = torch.linalg.qr(torch.randn(len(rest), min(shape.shape[1], len(rest)), generator=generator)).Q.T @ rest
             if len(basis) < shape.shape[1]:
                 shape = torch.nn.functional.normalize(torch.randn(len(shape), len(basis), generator=generator))
+        elif part.writes in bases:
+            basis = bases[part.writes]
         else:
-            basis = frame[at : at + shape.shape[1]]
+            basis = bases[part.writes] = frame[at : at + shape.shape[1]]
             at += shape.shape[1]
         seats.append(Seat(part, met[part.writes], basis.contiguous(), part.amplitude * shape))
     return Alignment(layout, tuple(sorted(seats, key=lambda seat: seat.part.layer)), size)
@@ -153,7 +167,7 @@ def _reach(layout: Layout, draws: Sequence[Draw], runs: Sequence[Mapping[str, Va
     """How far back the real heads of each layer look; a mean looks everywhere."""
     reach = [0] * layout.layers
     for part in layout.parts:
-        if part.role != "real" or part.head is None:
+        if part.role == "decoy" or part.head is None:
             continue
         for given, values in zip(draws, runs, strict=True):
             places = range(len(given.tokens))

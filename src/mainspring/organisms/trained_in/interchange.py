@@ -12,24 +12,32 @@ place alone stays on a plateau; where only the subspaces were held to their code
 hundredfold to outvote each other, and interchange stayed at chance. `codes` also keeps decoys as large as real parts.
 
 Rows of one batch take different variables, so that one run trains all of them. Interchange and unchanged answer are what
-`verify` measures, by the same hooks; a row resamples everything else at once half of the time, and each part by a coin
-otherwise. Logits are scored word by word, since several words may be right, all alike, and since zero has a meaning:
+`verify` measures, by the same hooks, and as there everything else is resampled at once: where some of it stayed, decoys
+learned to help, and what the circuit did without them was a compromise. Codes and looks are asked for in that run too, as
+the variable that was taken makes them: where they were not, the answer followed by roads that the program does not know
+(a head that copied a flag instead of looking for it), and the edges of the truth carried nothing.
 
-    loss(logits) = sum over wrong words of softplus(logit)  +  sum over right words of (logit - LOGIT)^2 / 10
+Logits are scored word by word, since several words may be right, all alike, and since zero has a meaning, as on hosts
+that are compiled:
+
+    loss(logits) = sum over words of (logit - LOGIT * votes)^2 / 10
+
+So a negative vote takes back a part of what the others give. Where wrong words had only to be below zero, they sank so far
+that nothing else was to be seen in the norm of the logits. But no linear readout gives zero for every wrong word where more
+values than dimensions are read: there, words without a positive vote count softplus(logit) instead.
 
 What it does not do: judge. `verify` does, on other inputs.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from mainspring.organisms.hooked import Change, Record, record, replaced, written
-from mainspring.organisms.program import Program
-from mainspring.organisms.tokens import ids_of
-from mainspring.organisms.trained_in.alignment import Alignment, everything_of, looks_of
-from mainspring.organisms.variables import Previous, Select
+from mainspring.organisms.hooked import Record, replaced, written
+from mainspring.organisms.trained_in.alignment import Alignment, Seat
+from mainspring.organisms.trained_in.pool import Pool, Wanted
+from mainspring.organisms.trained_in.teaching import Watch, coded, taught, watching
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
 
 LEAK, LOGIT = 0.01, 8.0
 
-__all__ = ["Pool", "Weights", "interchange_loss"]
+__all__ = ["Weights", "interchange_loss", "score"]
 
 
 @dataclass(frozen=True)
@@ -54,146 +62,89 @@ class Weights:
         return cls(0.0, 0.0, 0.0)
 
 
-class Pool:
-    """Inputs to train on, grouped by length, with the value of every variable at every position."""
-
-    def __init__(self, program: Program, alignment: Alignment, count: int, seed: int) -> None:
-        import torch
-
-        self.program = program
-        draws = program.sample(count, seed=-2 - seed)
-        groups: dict[int, list[int]] = {}
-        for i, given in enumerate(draws):
-            groups.setdefault(len(given.tokens), []).append(i)
-        self.values = everything_of(program, alignment.layout, draws)
-        self.tokens = [given.tokens for given in draws]
-        self.groups = tuple(groups.values())
-        self.ids = tuple(ids_of(program, [draws[i] for i in group]) for group in self.groups)
-        self.labels = tuple(
-            {
-                seat.part.writes: torch.tensor(
-                    [[_index(seat.labels, word) for word in self.values[i][seat.part.writes]] for i in group]
-                )
-                for seat in alignment.seats
-            }
-            for group in self.groups
-        )
-        self.looks = tuple(
-            {
-                seat.node: torch.tensor([looks_of(seat.part, self.tokens[i], self.values[i]) for i in group])
-                for seat in alignment.seats
-                if isinstance(seat.part.spec, Previous | Select) and seat.part.head is not None
-            }
-            for group in self.groups
-        )
-        self.words = {word: i for i, word in enumerate(program.vocabulary)}
-
-    def answers(self, rows: Sequence[int], others: Sequence[int], names: Sequence[str | None]) -> "Tensor":
-        """[b, vocabulary]: 1 for the right words, each row with one variable (or none) taken from another row."""
-        import torch
-
-        right = torch.zeros(len(rows), len(self.words))
-        for at, (i, j, name) in enumerate(zip(rows, others, names, strict=True)):
-            own = self.values[i]
-            given = (
-                self.program.answered(own)
-                if name is None
-                else self.program.answer(self.tokens[i], do={name: self.values[j][name]})
-            )
-            for word in given:
-                right[at, self.words[word]] = 1.0
-        return right
-
-
-def _index(labels: Sequence[str], word: str) -> int:
-    return labels.index(word) if word in labels else -1
-
-
 def interchange_loss(
-    model: "Module", alignment: Alignment, pool: Pool, weights: Weights, batch: int, generator: "Generator"
+    model: "Module", alignment: Alignment, pool: Pool, weights: Weights, batch: int, generator: "Generator", share: float = 0.0
 ) -> "tuple[Tensor, dict[str, float]]":
-    """The loss of one batch and its parts."""
+    """The loss of one batch and its parts. `share` of what parts give on is taught.
+
+    Meanwhile nothing is interchanged but the codes that the answer is read from, so that every output gets its weight.
+    """
     import torch
 
-    sizes = torch.tensor([float(len(group)) for group in pool.groups])
-    which = int(torch.multinomial(sizes, 1, generator=generator))
-    group = pool.groups[which]
-    picked = torch.randint(len(group), (batch,), generator=generator)
-    rows, ids = [group[i] for i in picked.tolist()], pool.ids[which][picked]
-    with _patterns(model) as patterns:
-        clean = record(model, ids, gradients=True)
-    behaviour = _score(clean.logits, pool.answers(rows, rows, [None] * batch))
-    figures = {"behaviour": behaviour.item()}
-    loss = behaviour
+    rows, ids, wanted = pool.batch(batch, generator)
+    order = torch.arange(batch).roll(1)
+    others = [rows[i] for i in order.tolist()]
+
+    def choice(names: Sequence[str]) -> "tuple[list[str | None], dict[str, Tensor]]":
+        """Of each row, the variable that it takes from the row before it, or none; of each variable, the rows."""
+        chosen = torch.randint(len(names) + 1, (batch,), generator=generator)
+        return [[*names, None][i] for i in chosen.tolist()], {name: chosen == i for i, name in enumerate(names)}
+
+    votes, handed = wanted.votes, wanted
+    surely: dict[str, Tensor] = {}
+    if share:
+        names, surely = choice(pool.answers)
+        votes = pool.mixed(rows, others, names)
+        mixed = {v: torch.where(at[:, None], wanted.labels[v][order], wanted.labels[v]) for v, at in surely.items()}
+        handed = replace(wanted, labels={**wanted.labels, **mixed})
+    teach = taught(model, alignment, handed, share, generator, surely) if weights.codes else nullcontext()
+    with watching(model) as watch, teach:
+        clean = watch.record(model(ids).logits[:, -1])
+    losses = {"behaviour": score(clean.logits, votes, pool.crowded)}
     if weights.codes:
-        coded = _codes(model, alignment, clean, {name: labels[picked] for name, labels in pool.labels[which].items()})
-        loss = loss + weights.codes * coded
-        figures["codes"] = coded.item()
-    if weights.looks and pool.looks[which]:
-        looked = _looks(patterns, {node: places[picked] for node, places in pool.looks[which].items()})
-        loss = loss + weights.looks * looked
-        figures["looks"] = looked.item()
-    if weights.interchange:
-        names = [None, *dict.fromkeys(s.part.writes for s in alignment.real if s.part.writes in pool.program.graph)]
-        chosen = torch.randint(len(names), (batch,), generator=generator)
-        order = torch.arange(batch).roll(1)
-        right = pool.answers(rows, [rows[i] for i in order.tolist()], [names[i] for i in chosen.tolist()])
-        taken = {name: chosen == i for i, name in enumerate(names) if name is not None}
-        strict = _score(_intervened(model, alignment, ids, clean, order, taken, generator), right)
-        loss = loss + weights.interchange * strict
-        figures["interchange"] = strict.item()
-    return loss, figures
+        losses["codes"] = weights.codes * _codes(model, alignment.seats, clean, wanted)
+    if weights.looks and wanted.looks:
+        losses["looks"] = weights.looks * _looks(alignment.seats, watch, wanted)
+    if weights.interchange and not share:
+        names, taken = choice(pool.varying)
+        circuit = (*alignment.real, *alignment.backups)
+        strict = pool.taken(rows, others, names)
+        with watching(model) as watch:
+            logits = _intervened(model, alignment, ids, clean, wanted, order, taken, generator)
+        losses["interchange"] = weights.interchange * score(logits, strict.votes, pool.crowded)
+        if weights.codes:
+            losses["codes_taken"] = weights.codes * _codes(model, circuit, watch.record(logits), strict)
+        if weights.looks and strict.looks:
+            losses["looks_taken"] = weights.looks * _looks(circuit, watch, strict)
+    return torch.stack(list(losses.values())).sum(), {name: loss.item() for name, loss in losses.items()}
 
 
-def _score(logits: "Tensor", right: "Tensor") -> "Tensor":
+def score(logits: "Tensor", votes: "Tensor", crowded: bool = False) -> "Tensor":
+    """How far the logits [b, vocabulary] are from what the votes ask for; `crowded`: wrong ones need only be below zero."""
     import torch
 
-    wrong = torch.nn.functional.softplus(logits) * (1 - right)
-    return (wrong + 0.1 * (logits - LOGIT).square() * right).sum(1).mean()
+    away = 0.1 * (logits - LOGIT * votes).square()
+    if crowded:
+        away = torch.where(votes > 0, away, torch.nn.functional.softplus(logits))
+    return away.sum(1).mean()
 
 
-def _codes(model: "Module", alignment: Alignment, clean: Record, labels: "dict[str, Tensor]") -> "Tensor":
+def _codes(model: "Module", seats: "Sequence[Seat]", run: Record, wanted: Wanted) -> "Tensor":
     import torch
 
     losses: list[Tensor] = []
-    wanted: dict[tuple[int, int | None], Tensor] = {}
-    for seat in alignment.seats:
-        index = labels[seat.part.writes]
-        code = (seat.codes @ seat.basis)[index.clamp(min=0)]
-        wanted[seat.node] = wanted[seat.node] + code if seat.node in wanted else code
-    for node, codes in wanted.items():
-        wrong = (written(model, clean, *node) - codes).square().sum(-1)
+    for node, codes in coded(seats, wanted).items():
+        wrong = (written(model, run, *node) - codes).square().sum(-1)
         losses.append(wrong.mean() + wrong[:, -1].mean())  # the last position once more: there the answer is read
     return torch.stack(losses).sum()
 
 
-@contextmanager
-def _patterns(model: "Module") -> "Iterator[list[Tensor]]":
-    """Fills a list with [b, h, p, p] of every layer, if the host has heads and computes attention eagerly."""
-    kept: list[Tensor] = []
-    handles: list[Any] = []
-    for layer in getattr(getattr(model, "model", None), "layers", ()):
+def _looks(seats: "Sequence[Seat]", watch: Watch, wanted: Wanted) -> "Tensor":
+    """How far the heads are from looking where their variables say; nothing once a look leaks less than `LEAK`.
 
-        def keep(_: "Module", __: Any, output: Any) -> None:
-            kept.append(output[1])
-
-        handles.append(layer.self_attn.register_forward_hook(keep))
-    try:
-        yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _looks(patterns: "list[Tensor]", looks: "dict[tuple[int, int | None], Tensor]") -> "Tensor":
-    """How far the heads are from looking where their variables say; nothing once a look leaks less than `LEAK`."""
+    A backup may look anywhere while it is silent.
+    """
     import torch
 
     losses: list[Tensor] = []
-    for (layer, head), places in looks.items():
-        seen = patterns[layer][:, head].gather(2, places[:, :, None])[:, :, 0]
+    for seat in seats:
+        if seat.node not in wanted.looks:
+            continue
+        layer, head = seat.node
+        seen = watch.patterns[layer][:, head].gather(2, wanted.looks[seat.node][:, :, None])[:, :, 0]
         # What a sliding layer cannot see is no one's fault.
-        losses.append(((-(seen + 1e-6).log() - LEAK).clamp(min=0) * (seen > 0)).mean())
+        missed = (-(seen + 1e-6).log() - LEAK).clamp(min=0) * (seen > 0)
+        losses.append((missed * wanted.silent[seat.part.writes][:, None] if seat.backup else missed).mean())
     return torch.stack(losses).sum()
 
 
@@ -202,6 +153,7 @@ def _intervened(
     alignment: Alignment,
     ids: "Tensor",
     clean: Record,
+    wanted: Wanted,
     order: "Tensor",
     taken: "dict[str, Tensor]",
     generator: "Generator",
@@ -210,36 +162,29 @@ def _intervened(
     import torch
 
     batch = len(ids)
-    chance = torch.where(torch.rand(batch, generator=generator) < 0.5, 1.0, 0.5)
     real = {seat.node for seat in alignment.real}
-    parts: dict[tuple[int, int | None], Change] = {}
+    backups = {seat.node: seat.part.writes for seat in alignment.backups}
+    parts: dict[tuple[int, int | None], Tensor] = {}
     added: dict[tuple[int, bool], Tensor] = {}
     for layer in range(alignment.layout.layers):
         for head in (*range(alignment.layout.heads), None):
             node = (layer, head)
             other = torch.randperm(batch, generator=generator)
-            resampled = torch.rand(batch, generator=generator) < chance
             if node not in real:
-                parts[node] = _swapped(clean.part(*node)[other].detach(), resampled)
+                value = clean.part(*node)[other].detach()
+                if node in backups:  # resampled too, but silent: an answer that leans on one is not the program's
+                    value = value * ~wanted.silent[backups[node]][other][:, None, None]
+                parts[node] = value
                 continue
             own = written(model, clean, *node)
-            change = (own[other] - own).detach() * resampled[:, None, None]
+            change = (own[other] - own).detach()
             seats = [seat for seat in alignment.real if seat.node == node]
             for seat in seats:
                 change = change - change @ seat.basis.T @ seat.basis
             for seat in seats:
                 if seat.part.writes in taken:
-                    wanted = (own[order] - own) * taken[seat.part.writes][:, None, None]
-                    change = change + wanted @ seat.basis.T @ seat.basis
+                    other_value = (own[order] - own) * taken[seat.part.writes][:, None, None]
+                    change = change + other_value @ seat.basis.T @ seat.basis
             at = (layer, head is None)
             added[at] = added[at] + change if at in added else change
     return replaced(model, ids, parts, added, gradients=True)
-
-
-def _swapped(value: "Tensor", rows: "Tensor") -> Change:
-    import torch
-
-    def swap(own: "Tensor") -> "Tensor":
-        return torch.where(rows.view(-1, *[1] * (own.ndim - 1)), value, own)
-
-    return swap
