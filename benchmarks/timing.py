@@ -32,7 +32,7 @@ class Budget:
 
     seconds: float
     least: int = 3
-    most: int = 300
+    most: int = 3000
 
 
 @dataclass(frozen=True)

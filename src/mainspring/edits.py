@@ -105,6 +105,8 @@ def as_edits(edits: "Edit | Iterable[Any] | None") -> Edits:
     if type(edits) is Edits:
         return edits
     if isinstance(edits, list | tuple):
+        if set(map(type, edits)) == {Edit}:
+            return Edits(edits)
         return Edits(edit for item in edits for edit in ((item,) if type(item) is Edit else as_edits(item)))
     if isinstance(edits, str | dict | Tensor) or not isinstance(edits, Iterable):
         raise EditError(f"edits are made by the verbs of a site, as in at.embed.scale(2.0); got {type(edits).__name__}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mainspring.engine.forms import Form, Seen
+from mainspring.engine.hooks import Entry, put_after, put_before, take_off
 from mainspring.engine.inside import Inside
 from mainspring.engine.operations import Operation
 from mainspring.engine.places import Place
@@ -77,9 +78,9 @@ class Flow:
         """The points within attention functions, by module and by what passes there."""
         return self.points.attention
 
-    def attach(self) -> AbstractContextManager[None]:
-        """Put the hooks on for one forward pass of this thread."""
-        return _Attached(self)
+    def attach(self, graph: bool | None = None) -> AbstractContextManager[None]:
+        """Put the hooks on for one forward pass of this thread, with or without an autograd graph (None: as it is)."""
+        return _Attached(self, graph)
 
     def passing(self, point: Point, raw: Tensor) -> Tensor:
         """`visit` for a tensor that no module hook sees."""
@@ -121,7 +122,7 @@ class Flow:
 
     def _begin_graph(self, module: nn.Module, args: Any) -> None:
         if active.flow is self:
-            torch.set_grad_enabled(True)  # whoever began the run without a graph puts the mode back
+            torch.set_grad_enabled(True)  # until the hooks come off
 
     def _stop(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if active.flow is self:
@@ -136,7 +137,7 @@ class Flow:
             form = place.form
             self._keep(point, raw if type(form) is Form else form.read(raw, Seen(inputs, self.batch)))
             return raw
-        if not point.reads and type(place.form) is Form and not place.shared:
+        if point.only_edited:
             return self._edited(point, raw)
         seen = Seen(inputs, self.batch)
         # the value will be written over `raw`, and what the operations keep of `raw` for the backward pass must stay
@@ -176,7 +177,13 @@ class Flow:
                     value = new
                     self.fired[index] += 1
                 continue
-            window = self._window_of(point.place, operation, value)
+            last = point.windows.get(index)
+            if last is not None and last[0] == value.shape:
+                window = last[1]
+            else:
+                window = self._window_of(point.place, operation, value)
+                if self.fresh is None:  # in a generation it depends on the step too
+                    point.windows[index] = (value.shape, window)
             if window.empty:
                 continue
             instead = operation.instead
@@ -261,28 +268,32 @@ class Flow:
 class _Attached:
     """A flow's hooks on its modules for the length of a `with` block; a class, for a generator costs more in a short run."""
 
-    __slots__ = ("flow", "handles", "mode", "outer")
+    __slots__ = ("entries", "flow", "graph", "handles", "mode", "outer", "usual")
 
-    def __init__(self, flow: Flow) -> None:
-        self.flow = flow
+    def __init__(self, flow: Flow, graph: bool | None) -> None:
+        self.flow, self.graph = flow, graph
+        self.entries: list[Entry] = []
         self.handles: list[Any] = []
 
     def __enter__(self) -> None:
-        flow, handles, points = self.flow, self.handles, self.flow.points
+        flow, entries, points = self.flow, self.entries, self.flow.points
         self.outer, active.flow = active.flow, flow
+        self.usual = torch.is_grad_enabled()
         self.mode = Inside(points.inside, flow.passing, lambda: active.flow is flow) if points.inside else None
         try:
+            if self.graph is not None and self.graph != self.usual:
+                torch.set_grad_enabled(self.graph)
             for module, here in points.inputs.items():
-                handles.append(module.register_forward_pre_hook(flow._before(here), with_kwargs=True))
+                put_before(module, flow._before(here), entries, named=True)
             for module, here in points.outputs.items():
                 # first in line: transformers keeps hooks of its own that record outputs, and they must see the edited value
-                handles.append(module.register_forward_hook(flow._after(here), prepend=True))
+                put_after(module, flow._after(here), entries, first=True)
             if flow.graph_from is not None:
-                handles.append(flow.graph_from.register_forward_pre_hook(flow._begin_graph, prepend=True))
+                put_before(flow.graph_from, flow._begin_graph, entries, first=True)
             if flow.stop_after is not None:
-                handles.append(flow.stop_after.register_forward_hook(flow._stop))
+                put_after(flow.stop_after, flow._stop, entries)
             if self.mode is not None:
-                handles.extend(self.mode.hooks())
+                self.handles.extend(self.mode.hooks())
                 self.mode.__enter__()
         except BaseException:
             self._off()
@@ -297,6 +308,9 @@ class _Attached:
 
     def _off(self) -> None:
         active.flow = self.outer
+        if torch.is_grad_enabled() != self.usual:
+            torch.set_grad_enabled(self.usual)
+        take_off(self.entries)
         for handle in self.handles:
             handle.remove()
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import is_
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -98,6 +99,9 @@ def make_plan(
     generating: bool = False,
 ) -> Plan:
     """Resolve reads and edits on a model for inputs of known layout."""
+    last: Last | None = atlas.plans.get("edited") if edits and not generating else None
+    if last is not None and last.serves(atlas, reads, edits, rows, batch, until):
+        return last.plan
     layout = _layout(rows)
 
     def plan() -> Plan:
@@ -105,31 +109,49 @@ def make_plan(
 
     if generating or layout is None:
         return plan()
-    if edits:
-        return _last(atlas, edits, (reads, until, batch, layout, atlas.dtype, atlas.device), plan)
-    # without edits a plan depends on the layout of the inputs alone
-    return _remembered(atlas, (reads, until, batch, layout), plan)
-
-
-def _last(atlas: Atlas, edits: Edits, form: tuple[Any, ...], make: Callable[[], Plan]) -> Plan:
-    """`make()`, or the last plan with edits where the very same are asked for: steering in a loop over texts.
-
-    A plan holds what its edits put in, so no more than one is kept with the model.
-    """
-    key = []
-    for edit in edits:
-        value = edit["value"]
-        # the tensor's contents may change meanwhile, for the operation holds the tensor itself; its form may not
-        key.append((id(edit), (value.dtype, value.device, value.shape) if isinstance(value, torch.Tensor) else None))
-    asked = (key, form)
-    last = atlas.plans.get("edited")
-    if last is not None and last[0] == asked:
-        return last[1]
-    found = make()
+    if not edits:  # then a plan depends on the layout of the inputs alone
+        return _remembered(atlas, (reads, until, batch, layout), plan)
+    found = plan()
     plain = all(site.basis is None for site in (*found.reads, *(edit.site for edit in edits)))
     if plain and all(operation.lasting for point in found.points for _, operation in point.operations):
-        atlas.plans["edited"] = (asked, found)
+        held = [edit["value"] for edit in edits if isinstance(edit["value"], torch.Tensor)]
+        forms = [(value, (value.shape, value.dtype, value.device)) for value in held]
+        atlas.plans["edited"] = Last(found, reads, dict(rows), batch, until, atlas.dtype, atlas.device, forms)
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Last:
+    """The last plan with edits and what it was made for: steering in a loop over texts asks for it again.
+
+    A plan holds what its edits put in, so no more than one is kept with the model. The contents of the edits' `tensors` may change
+    meanwhile, for an operation holds the tensor itself; their form may not.
+    """
+
+    plan: Plan
+    reads: tuple[Site, ...]
+    rows: Mapping[str, Rows]
+    batch: int | None
+    until: Any
+    dtype: torch.dtype
+    device: torch.device
+    tensors: Sequence[tuple[torch.Tensor, tuple[Any, ...]]]
+
+    def serves(
+        self, atlas: Atlas, reads: tuple[Site, ...], edits: Edits, rows: Mapping[str, Rows], batch: int | None, until: Any
+    ) -> bool:
+        """Whether the very same edits are asked for on inputs of the same layout."""
+        return (
+            len(edits) == len(self.plan.edits)
+            and all(map(is_, edits, self.plan.edits))
+            and reads == self.reads
+            and batch == self.batch
+            and until == self.until
+            and rows == self.rows
+            and atlas.dtype is self.dtype
+            and atlas.device == self.device
+            and all((value.shape, value.dtype, value.device) == form for value, form in self.tensors)
+        )
 
 
 def _layout(rows: Mapping[str, Rows]) -> tuple[Any, ...] | None:

@@ -5,13 +5,17 @@ A plan that depends on the layout of the inputs alone is kept and used again, so
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from torch import nn
 
+from mainspring.engine.forms import Form
 from mainspring.engine.operations import Operation
 from mainspring.engine.places import Place
 from mainspring.sites import Site
 from mainspring.vocabulary import LAYER_SITES, TOP_SITES
+from mainspring.windows import Window
 
 __all__ = ["Point", "Points"]
 
@@ -20,13 +24,19 @@ __all__ = ["Point", "Points"]
 class Point:
     """A place that a run touches: its operations in order (with the index of their edit) and the sites read there.
 
-    `views` has the sites among them that are seen through a basis.
+    `views` has the sites among them that are seen through a basis, `windows` the selection of each operation on the shape last seen.
     """
 
     place: Place
     operations: list[tuple[int, Operation]] = field(default_factory=list)
     reads: list[Site] = field(default_factory=list)
     views: dict[Site, Place] | None = None
+    windows: dict[int, tuple[Any, Window]] = field(default_factory=dict)
+
+    @cached_property
+    def only_edited(self) -> bool:
+        """Whether nothing is read here, and the tensor that passes is the site's as it stands."""
+        return not self.reads and type(self.place.form) is Form and not self.place.shared
 
 
 @dataclass(frozen=True, eq=False)

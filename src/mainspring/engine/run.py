@@ -57,7 +57,7 @@ def execute(
         windows=plan.windows,
     )
     output: Any = None
-    with torch.set_grad_enabled((attached or grad_of is not None) and graph_from is None), flow.attach():
+    with flow.attach((attached or grad_of is not None) and graph_from is None):
         try:
             if flow.attention:
                 with routed(attention_configs(plan.points)):
@@ -66,8 +66,11 @@ def execute(
                 output = atlas.module(**kwargs)
         except Stop:
             pass
-    values = {site: kept[-1] for site, kept in flow.kept.items()}
-    depths = {stack: atlas.depth(stack) for stack in {site.stack for site in values if site.layers is not None}}
+    values: dict[Site, Tensor] = {}
+    depths: dict[str, int] = {}
+    if flow.kept:
+        values = {site: kept[-1] for site, kept in flow.kept.items()}
+        depths = {stack: atlas.depth(stack) for stack in {site.stack for site in values if site.layers is not None}}
     if 0 in flow.fired:
         check_fired(plan, flow.fired)
     fired: dict[Edit, int] = dict(zip(plan.edits, flow.fired, strict=True))

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from mainspring.errors import EmptyBatch, InputError, MissingTokenizer, PositionError
 from mainspring.rows import Rows, Spans
 
-__all__ = ["Prepared", "accepted", "check_vocabulary", "is_encoder_decoder", "prepare_inputs", "token_rows"]
+if TYPE_CHECKING:
+    from mainspring.models.maps import Map
+
+__all__ = ["Prepared", "accepted", "check_vocabulary", "complete", "prepare_inputs", "takes_tokens", "token_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +120,34 @@ def token_rows(ids: Tensor, vocabulary: int | None, device: torch.device) -> Pre
 def full_rows(batch: int, width: int) -> Rows:
     """The layout of a batch without padding."""
     return Rows.full(batch, width)
+
+
+def complete(prepared: Prepared, names: frozenset[str], layout: "Map | None") -> dict[str, Any]:
+    """All that a forward with the argument `names` is given for one pass: no cache, and with mere tokens their mask and positions.
+
+    A decoder works both out by itself, but where no mask is given it looks in the positions for several texts packed into one row,
+    which takes some percent of the time of a small model. A family whose map says that it has its own positions is left alone.
+    """
+    given, ids = prepared.kwargs, prepared.tokens
+    if "use_cache" not in names:
+        return given
+    counts = layout is not None and layout.positions == "given"
+    if counts and len(given) == 1 and type(ids) is Tensor and "attention_mask" in names and "position_ids" in names:
+        return {"use_cache": False, **given, **_spelled_out(*ids.shape, ids.device)}
+    return {"use_cache": False, **given}
+
+
+@lru_cache(maxsize=64)
+def _spelled_out(batch: int, width: int, device: torch.device) -> dict[str, Tensor]:
+    """Mask and positions of tokens without padding."""
+    with torch.inference_mode(False):  # or a later run could take no gradients
+        mask = torch.ones(batch, width, dtype=torch.bool, device=device)
+        return {"attention_mask": mask, "position_ids": torch.arange(width, device=device)[None]}
+
+
+def takes_tokens(module: nn.Module, names: frozenset[str]) -> bool:
+    """Whether one stream of tokens is what a forward with the arguments `names` wants."""
+    return "input_ids" in names and not is_encoder_decoder(module)
 
 
 def is_encoder_decoder(module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from mainspring.engine.run import execute
 from mainspring.errors import EditError, InputError, ShapeMismatch, SiteError, SiteRefused, UnmappedModel, nearest
 from mainspring.models.atlas import Atlas
 from mainspring.models.image_tokens import ImageTokens, image_regions, sizes_of
-from mainspring.models.inputs import Prepared, accepted, check_vocabulary, is_encoder_decoder, prepare_inputs, token_rows
+from mainspring.models.inputs import Prepared, accepted, check_vocabulary, complete, prepare_inputs, takes_tokens, token_rows
 from mainspring.models.maps import Map
 from mainspring.sites import Site, parse_site
 from mainspring.trace import Trace
@@ -59,7 +59,7 @@ class Model:
         self.atlas = Atlas(module, layout, maps)
         self.map = layout
         self._names = accepted(module)
-        self._takes_tokens = "input_ids" in self._names and not is_encoder_decoder(module)
+        self._takes_tokens = takes_tokens(module, self._names)
 
     # ---- what it is ----
 
@@ -142,14 +142,14 @@ class Model:
         reads, changes = as_sites(read), as_edits(edits)
         tokens = self._are_tokens(inputs, images, spans)
         # the embedding itself refuses a token that it does not have
-        prepared = token_rows(inputs, None, self.device) if tokens else self.prepare(inputs, images=images, spans=spans)
+        prepared = token_rows(inputs, None, self.atlas.device) if tokens else self.prepare(inputs, images=images, spans=spans)
         if grad_of is not None or differentiable:
             until = "end" if until == "auto" else until
         plan = make_plan(self.atlas, reads, changes, prepared.rows, batch=prepared.batch, until=until)
         try:
             return execute(
                 self.atlas,
-                {"use_cache": False, **prepared.kwargs} if "use_cache" in self._names else prepared.kwargs,
+                complete(prepared, self._names, self.map),
                 plan,
                 prepared.rows,
                 batch=prepared.batch,

@@ -129,7 +129,7 @@ class _Forked(Flow):
         self.count = [0] * n_cells
 
     @contextmanager
-    def attach(self) -> Any:
+    def attach(self, graph: bool | None = None) -> Any:
         depth, handles = self.atlas.depth(""), []
         lowest = min(self.joins)
         try:
@@ -137,7 +137,7 @@ class _Forked(Flow):
                 if layer < depth:
                     module = self.atlas.layer("", layer)
                     handles.append(module.register_forward_pre_hook(self._entry(layer, count, layer == lowest), with_kwargs=True))
-            with super().attach():
+            with super().attach(graph):
                 if depth in self.joins:
                     hook = self._exit(self.joins[depth], depth == lowest)
                     handles.append(self.atlas.layer("", depth - 1).register_forward_hook(hook, prepend=True))
