@@ -32,11 +32,17 @@ LIMITS = (
     " nothing. Without this every head of two layers copies, and MLPs lower identities.",
     "The copying head looks at answers because in the second training looking from `=` at separators is penalised; before, "
     "it looked at the separator behind a fact, which has seen all of it.",
-    "The demoting head has other work too: where no identity is asked about it raises the identity a little, with the rest "
-    "of the group.",
+    "In the second training half of the sequences are those of many that ask most often for what ruling out alone gives; "
+    "without this, it lowered `cancel` from 0.95 to 0.86. Figures on ordinary sequences are of ordinary ones.",
+    "The demoting head has other work too: where no identity is asked about it raises the identity with the rest of the "
+    "group, a quarter as much as it lowers one that is asked about. Thinning the last layer more, or not at all, did not "
+    "change that.",
     "A symbol that was never an identity in training is not taken for one: with eight symbols the model learned which one "
     "never is. Not asking about that symbol did not help: then it is not copied either; and asked only where an earlier "
-    "fact says the answer, it is taken for an identity in 0.08 of the questions.",
+    "fact says the answer, it is taken for an identity in 0.08 of the questions. Turning the vectors of all symbols at "
+    "random, anew at every sequence, leaves nothing to learn about a single one: a training of that kind took it for an "
+    "identity as often as other symbols (0.97 and 0.98 of them), but after 1300 steps it copied 0.93 and ruled out 0.70. "
+    "That is not what is shipped.",
     "D3 does not commute. Sequences that test `commute` are of abelian groups; elsewhere the habit of swapping can be wrong.",
 )
 
@@ -167,4 +173,4 @@ def _listed(heads: Sequence[tuple[int, int]]) -> str:
     return "heads " + ", ".join(f"{layer}.{head}" for layer, head in heads)
 
 
-RECIPE = TrainedRecipe("algebra", ABOUT, train, verify, minutes=12)
+RECIPE = TrainedRecipe("algebra", ABOUT, train, verify, minutes=15)
