@@ -15,7 +15,8 @@ MainspringError
 │   └── NotPortable          `apply(fn)` holds Python and cannot be written as data
 ├── InputError           inputs that cannot be run
 │   ├── EmptyBatch
-│   └── MissingTokenizer
+│   ├── MissingTokenizer
+│   └── UnknownWord          a tokenizer of whole words has none for a word of a text
 ├── NotRecorded          asked of a trace, but the run did not keep it
 ├── LoadError            a checkpoint that cannot be opened
 │   ├── MissingWeights
@@ -66,6 +67,7 @@ __all__ = [
     "TruthMalformed",
     "UnknownOperation",
     "UnknownSite",
+    "UnknownWord",
     "UnmappedModel",
     "UnsafeShape",
     "ViewError",
@@ -140,6 +142,10 @@ class EmptyBatch(InputError):
 
 class MissingTokenizer(InputError):
     """Text was given to a model without a tokenizer."""
+
+
+class UnknownWord(InputError):
+    """A tokenizer of whole words has no token for a word of a text, and none for what it does not know."""
 
 
 class NotRecorded(MainspringError, KeyError):

@@ -320,3 +320,20 @@ def test_text_without_a_tokenizer():
     for text in ("hi", ["hi", "you"]):
         with pytest.raises(errors.MissingTokenizer, match="tokenizer"):
             model.run(text)
+
+
+@pytest.mark.parametrize("inputs", ["the nonsense", ["the", "the nonsense"]])
+@pytest.mark.parametrize("verb", ["run", "generate", "prepare"])
+def test_a_word_that_a_tokenizer_of_whole_words_does_not_have(inputs, verb):
+    model = ms.load("organism:two-hop")
+    with pytest.raises(errors.UnknownWord, match="none of those that the tokenizer knows: the a of has plays s0"):
+        getattr(model, verb)(inputs)
+
+
+def test_other_mistakes_of_a_tokenizer_stay_what_they_are():
+    class Broken(Slow):
+        def __call__(self, *args, **kwargs):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ms.wrap(CASES["llama"].build(), tokenizer=Broken()).run(TEXT)

@@ -201,6 +201,28 @@ def test_patch(client):
     assert events[-1][0] == "error" and "the same" in events[-1][1]["error"]
 
 
+def test_patch_without_heads(client):
+    """A state-space model has one map, and the reason why there is no other."""
+    examples = ask(client, "/api/models/examples", model="organism:facts-mamba")
+    events = told(client, "/api/patch", model="organism:facts-mamba", clean=examples["clean"], other=examples["other"])
+    assert [name for name, _ in events if name != "progress"] == ["pair", "map", "without", "end"]
+    assert "no output of single heads" in dict(events)["without"]["why"]
+
+
+def test_a_word_that_the_model_does_not_know(client, caplog):
+    """It is refused with those that it does know, and the log stays free of it."""
+    texts = {"prompt": "a of Paris has r1"}
+    refused = client.post("/api/look", json={"model": TEXT, **texts})
+    assert refused.status_code == 400 and "knows: the a of has plays s0" in refused.json()["error"]
+    ways = {"plus": ["a of s4 plays r1"], "minus": ["a of s8 has r1"]}
+    for body in ({**texts, **ways}, {"prompt": "a of s8 has r1", **ways, "others": ["Paris"]}):
+        events = told(client, "/api/steer", model=TEXT, layer=1, strength=1.0, **body)
+        assert events[-1][0] == "error" and "organism:two-hop knows" in events[-1][1]["error"]
+    events = told(client, "/api/gaze/tell", model=COMICS, prompt="<img> plain Paris :")
+    assert events[-1][0] == "error" and "organism:comics knows: plain flip" in events[-1][1]["error"]
+    assert not caplog.records
+
+
 def test_gaze_code(client, found):
     events = told(client, "/api/gaze/tell", model=COMICS, prompt=found["prompts"]["answer"], target=[0, 0.5, 0.33, 1])
     printed, _ = run(dict(events)["code"]["code"])

@@ -1,12 +1,15 @@
 """What the pages show, against plain torch and plain loops."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from mainspring.errors import InputError
 from mainspring.models.load import load
+from mainspring.organisms.registry import entries
 from mainspring.sites import at
 from mainspring.views.specs import GraphView
 from mainspring.workbench.examples import examples_for
@@ -30,6 +33,15 @@ def model(held):
 @pytest.fixture(scope="module")
 def texts(held):
     return examples_for(held)
+
+
+def test_every_organism_has_prompts_of_words_that_it_knows():
+    for entry in (one for one in entries() if one.folder is not None):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(entry.folder)
+        texts = examples_for(Held(f"organism:{entry.name}", SimpleNamespace(tokenizer=tokenizer)))
+        ids = [tokenizer(text)["input_ids"] for text in (texts.clean, texts.other, *texts.off)]
+        assert not any(tokenizer.unk_token_id in row for row in ids), entry.name
+        assert len(ids[0]) == len(ids[1]) and ids[0] != ids[1], entry.name
 
 
 def test_the_lens_against_the_models_own_norm_and_head(model, texts):
@@ -164,6 +176,7 @@ def test_a_shelf_loads_once_and_makes_room(monkeypatch):
         return object()
 
     monkeypatch.setattr(shelves, "load", load)
+    monkeypatch.setattr(shelves.gc, "collect", lambda: 0)  # which takes its time in a process as large as this one
     shelf = Shelf(2)
     with ThreadPoolExecutor(4) as pool:
         same = set(map(id, pool.map(lambda _: shelf.get("a"), range(8))))

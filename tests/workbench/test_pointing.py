@@ -1,16 +1,25 @@
 """How much is done between a hover and the first word that it changes: counted, not timed."""
 
+import gc
 import itertools
 import threading
+import weakref
 
 import pytest
+import torch
+from starlette.testclient import TestClient
 
 from mainspring.models.load import load
 from mainspring.models.model import Model
+from mainspring.workbench import shelf as shelves
+from mainspring.workbench.app import create_app
+from mainspring.workbench.bench import Bench
 from mainspring.workbench.gazing import Aim, Gazing, Pace
 from mainspring.workbench.images import Images
-from mainspring.workbench.shelf import Held
+from mainspring.workbench.routes import gaze as routes
+from mainspring.workbench.shelf import Held, Shelf
 from mainspring.workbench.turns import Turns
+from workbench.asking import ask, told
 
 COMICS = "organism:comics"
 HEADS = [(2, 7), (2, 6), (3, 5), (2, 4), (3, 1), (3, 4), (2, 0), (3, 2)]
@@ -113,9 +122,6 @@ def test_a_hover_before_the_text_has_begun_begins_no_second_one(held, monkeypatc
 
 def test_the_first_hover_does_nothing_for_the_first_time(monkeypatch):
     """When the server starts the heads are found and pointed once, with a move between two words."""
-    from mainspring.workbench.bench import Bench
-    from mainspring.workbench.routes import gaze as routes
-
     found, steps, bench = [], [], Bench((COMICS,))
     real_heads, real = routes.gaze_heads, Gazing._moved
     monkeypatch.setattr(routes, "gaze_heads", lambda *given: found.append(1) or real_heads(*given))
@@ -128,6 +134,116 @@ def test_the_first_hover_does_nothing_for_the_first_time(monkeypatch):
     routes.warm(Bench(("organism:nothing",)))  # it is told when it is asked for
     routes.warm(Bench(("organism:two-hop",)))
     assert found == [1]
+
+
+@pytest.fixture
+def bench(held):
+    """A server that holds the model."""
+    bench = Bench((COMICS,))
+    bench.shelf._held[COMICS] = held
+    return bench
+
+
+def whole(held):
+    """What would change if anything were left in a model: its hooks, its attention, its answer to an image."""
+    model, shown = held.model, Images().get("strip:41")
+    logits = model.run(
+        "<img> plain this :", images=shown.image
+    ).logits  # transformers sets hooks of its own in the first run of all
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.module.modules()]
+    switches = [m.config._attn_implementation for m in model.module.modules() if hasattr(m, "config")]
+    return hooks, switches, logits
+
+
+def is_left_as_it_was(held, before):
+    hooks, switches, logits = whole(held)
+    return (hooks, switches) == before[:2] and torch.equal(logits, before[2])
+
+
+@pytest.mark.parametrize("behind", ["start", "word"])
+def test_preparing_gives_way(held, bench, monkeypatch, behind):
+    """Who wants the model while it is prepared gets it, and the rest of the preparation is left out."""
+    before, real = whole(held), Gazing.run
+    told, release, asking = [], threading.Event(), []
+
+    def hold():
+        with held.lock:
+            release.wait(30)
+
+    def run(self, send):
+        def heard(event, data):
+            told.append(event)
+            if event == behind and not asking:
+                asking.append(threading.Thread(target=hold))
+                asking[-1].start()
+                while not held.lock.wanted:
+                    pass
+            send(event, data)
+
+        real(self, heard)
+
+    monkeypatch.setattr(Gazing, "run", run)
+    preparing = threading.Thread(target=routes.warm, args=[bench])
+    preparing.start()
+    preparing.join(20)
+    waits = preparing.is_alive()  # for the model, that is
+    release.set()
+    preparing.join()
+    asking[0].join()
+    assert not waits and told == ["start", "word"][: 1 + (behind == "word")]
+    assert is_left_as_it_was(held, before)
+
+
+def test_preparing_leaves_the_model_as_it_was(held, bench):
+    before = whole(held)
+    routes.warm(bench)
+    assert is_left_as_it_was(held, before)
+
+
+@pytest.mark.parametrize("part", ["gaze_heads", "Gazing"])
+def test_what_fails_while_preparing_is_not_told_by_the_page(part, held, monkeypatch, caplog):
+    """It is logged, and a request finds the model in order."""
+    monkeypatch.setattr(Shelf, "get", lambda *_: held)
+    if part == "gaze_heads":
+        monkeypatch.delitem(held.known, "gaze", raising=False)
+    before, failed, real = whole(held), threading.Event(), getattr(routes, part)
+
+    def fails(*given):
+        if failed.is_set():
+            return real(*given)
+        failed.set()
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(routes, part, fails)
+    with TestClient(create_app([COMICS]), base_url="http://127.0.0.1") as client:
+        assert failed.wait(20)
+        assert ask(client, "/api/gaze/heads", model=COMICS)["best"] > 0.3
+        events = told(client, "/api/gaze/tell", model=COMICS, prompt="<img> plain this :", target=[0, 0, 0.3, 0.5])
+    assert [event for event, _ in events] == ["code", "start", "word", "word", "word", "end"]
+    assert "could not prepare" in caplog.text and "no such luck" in caplog.text
+    assert is_left_as_it_was(held, before)
+
+
+class Ring:
+    """What only a collection frees."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def test_collections_leave_out_what_stays(monkeypatch):
+    """Or one of a quarter of a second meets a hover; a model that has made room is freed all the same."""
+    monkeypatch.setattr(shelves, "load", lambda _: Ring())
+    monkeypatch.setattr(routes, "warm", lambda _: None)
+    gc.unfreeze()
+    shelf, before = Shelf(1), len(gc.get_objects())
+    model = weakref.ref(shelf.get("one").model)
+    assert gc.get_freeze_count() >= before > 50 * len(gc.get_objects())
+    shelf.get("another")
+    assert model() is None
+    with TestClient(create_app()):
+        assert gc.get_freeze_count()
+    assert not gc.get_freeze_count()  # when the server stops, all is as it was
 
 
 def test_turns_are_taken_in_order():

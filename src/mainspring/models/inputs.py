@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mainspring.errors import EmptyBatch, InputError, MissingTokenizer, PositionError
+from mainspring.models.words import whole_words
 from mainspring.rows import Rows, Spans
 
 if TYPE_CHECKING:
@@ -271,7 +272,8 @@ def _encode(text: str, rendered: bool, tokenizer: Any, **options: Any) -> Any:
     """One text as the tokenizer gives it; a chat that was rendered already holds its special tokens."""
     bos = getattr(tokenizer, "bos_token", None)
     rendered = rendered or bool(getattr(tokenizer, "chat_template", None) and bos and text.startswith(bos))
-    return tokenizer(text, add_special_tokens=not rendered, **options)
+    with whole_words(tokenizer):
+        return tokenizer(text, add_special_tokens=not rendered, **options)
 
 
 def _pad_id(tokenizer: Any, module: nn.Module) -> int:
@@ -316,7 +318,8 @@ def _with_images(inputs: Any, images: Any, processor: Any, spans: Any, side: str
     text = inputs
     if (conversations := _conversations(inputs)) is not None:
         text = [processor.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in conversations]
-    encoded = dict(processor(text=text, images=images, return_tensors="pt", padding=True, padding_side=side))
+    with whole_words(getattr(processor, "tokenizer", None)):
+        encoded = dict(processor(text=text, images=images, return_tensors="pt", padding=True, padding_side=side))
     prepared = _own_arguments(encoded, spans, device, False)
     shown = (text,) if isinstance(text, str) else None if text is None else tuple(text)
     return Prepared(prepared.kwargs, prepared.rows, prepared.tokens, shown, prepared.batch)

@@ -1,5 +1,6 @@
 """The application: the page, and what it asks for."""
 
+import gc
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ def create_app(names: Iterable[str] = (), *, hosts: Iterable[str] = (), closing:
         bench.pool.submit(gaze.warm, bench)
         yield
         bench.pool.shutdown(wait=False, cancel_futures=True)
+        gc.unfreeze()  # of the shelf
 
     app = FastAPI(title="mainspring workbench", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
     app.state.bench = bench

@@ -7,13 +7,19 @@ from typing import Any
 from torch import Generator
 
 from mainspring.models.inputs import accepted
+from mainspring.models.words import is_unknown_word
 from mainspring.organisms.catalogue import PROGRAMS
 from mainspring.organisms.planted_tasks import planted_task
+from mainspring.tasks.algebra_task import group_facts
+from mainspring.tasks.belief_stories import beliefs
+from mainspring.tasks.box_stories import told_boxes
 from mainspring.tasks.comic_strips.wording import WORDS
+from mainspring.tasks.copying_task import copying
 from mainspring.tasks.fact_world import draw
 from mainspring.tasks.facts import facts
 from mainspring.tasks.guard import guard
 from mainspring.tasks.item import Item
+from mainspring.tasks.pair_icl_task import functions
 from mainspring.tasks.task import Task
 from mainspring.workbench.images import BUILT_IN, Images
 from mainspring.workbench.prompting import prompts_for
@@ -40,12 +46,19 @@ PLAIN = Examples(
     "The Brandenburg Gate is in the city of",
     ("Water boils at a temperature of", "My favourite food is", "Once upon a time there was"),
 )
-TASKS: dict[str, Callable[[], Task]] = {
-    "facts": lambda: facts(16),
-    "facts-mirror": lambda: facts(16),
-    "guard": lambda: guard(16),
+TASKS: dict[str, tuple[Callable[[], Task], str]] = {
+    "algebra": (lambda: group_facts(n=16), "fact"),
+    "belief": (lambda: beliefs(16), "drink"),
+    "boxes": (lambda: told_boxes(16), "query"),
+    "copy": (lambda: copying(16), "source"),
+    "facts": (lambda: facts(16), "subject"),
+    "facts-mamba": (lambda: facts(16), "subject"),
+    "facts-mirror": (lambda: facts(16), "subject"),
+    "guard": (lambda: guard(16), "opening"),
+    "pair-icl": (lambda: functions(16), "task"),
 }
-COMICS = Examples("plain panel two :", "flip panel two :", ("plain panel six :", "plain all", "flip this :"), 3)
+"""The task of an organism, and the counterfactual of it that asks for another answer."""
+COMICS = Examples("plain this :", "plain this all", ("plain panel six :", "plain all", "flip this :"), 3)
 
 
 def examples_for(held: Held) -> Examples:
@@ -73,15 +86,24 @@ def _found(held: Held) -> Examples:
     if name in PROGRAMS:
         return _of_items(planted_task(PROGRAMS[name].program(), 16, 0).items, "other", 1)
     if name in TASKS:
-        return _of_items(TASKS[name]().items, "subject" if "facts" in name else "opening", 1 if "facts" in name else 2)
+        task, other = TASKS[name]
+        return _of_items(task().items, other, 2 if name == "guard" else 1)
     if name == "fact-world":
         return _of_documents(held)
     tokenizer = held.model.tokenizer
     if tokenizer is not None and set(WORDS) <= set(tokenizer.get_vocab()):
         return COMICS
-    if tokenizer is not None and tokenizer.unk_token_id in tokenizer(PLAIN.clean)["input_ids"]:
-        return _of_vocabulary(tokenizer)
-    return PLAIN
+    return PLAIN if tokenizer is None or _knows(tokenizer, PLAIN.clean) else _of_vocabulary(tokenizer)
+
+
+def _knows(tokenizer: Any, text: str) -> bool:
+    """Whether it has tokens for all of a text; one of whole words has a token for what it does not know, or refuses it."""
+    try:
+        return tokenizer.unk_token_id not in tokenizer(text)["input_ids"]
+    except Exception as error:
+        if is_unknown_word(error):
+            return False
+        raise
 
 
 def _of_items(items: Sequence[Item], other: str, words: int) -> Examples:

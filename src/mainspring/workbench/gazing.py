@@ -110,9 +110,9 @@ class Gazing:
             )
         cells = [token for token in tokens if token.kind in VIEWS]
         spots = [positions_of(region, tokens) for region in self.shown.regions]
-        send("start", {"session": self.aim.name, "cells": [[round(n, 4) for n in cell.box] for cell in cells]})
         pace = Pace(self.pace, self.aim.moved)
         try:
+            send("start", {"session": self.aim.name, "cells": [[round(n, 4) for n in cell.box] for cell in cells]})
             while True:
                 with self.held.lock:
                     step = next(stream, None)

@@ -90,7 +90,8 @@ def image_tokens(held: Held, prompt: str, shown: Shown) -> ImageTokens:
     token = getattr(held.model.processor, "image_token", "<image>")
     missing = f"the prompt has to hold the image once, as {token}"
     try:
-        (tokens,) = held.model.image_regions(prompt, images=shown.image)
+        with held.reading():
+            (tokens,) = held.model.image_regions(prompt, images=shown.image)
     except (ValueError, IndexError, RuntimeError, StopIteration) as error:
         if isinstance(error, InputError):
             raise

@@ -20,6 +20,12 @@ class Turns:
         self._depth = 0
         self._queue: deque[tuple[int, Lock]] = deque()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether another thread holds it or waits for it."""
+        with self._guard:
+            return bool(self._queue) or self._holder not in (None, get_ident())
+
     def __enter__(self) -> "Turns":
         me, gate = get_ident(), Lock()
         with self._guard:

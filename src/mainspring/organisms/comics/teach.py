@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mainspring.organisms.comics.build import Size, build_model, build_processor
 from mainspring.organisms.comics.growth import grow
@@ -72,28 +72,27 @@ def teach(
     progress: Progress | None = None,
     *,
     size: Size | None = None,
-    tower: Literal["joint", "frozen", "scattering"] = "joint",
     stages: Sequence[Stage] = STAGES,
     sight: Schedule | None = None,
+    frozen: bool = False,
 ) -> Any:
     """Train one initialisation and write model, tokenizer and processor to `folder`; the checkpoints of each stage lie
     in `folder/training-1` and so on.
 
-    The vision tower is trained along with the rest ("joint"), keeps its random weights ("frozen"), or is trained beforehand to show the
-    content of every panel scattered over the whole strip, on the schedule `sight`, and frozen then ("scattering"); the auxiliary loss then
-    asks for the places too.
+    With `sight` the vision tower is trained beforehand, alone and on that schedule, to show the content of every panel scattered over the
+    whole strip; the auxiliary loss then asks for it there, and for the places too. In the stages a `frozen` tower keeps what it has, any
+    other is trained along.
     """
-    pupil = Pupil(build_model(size or Size(), seed), seed, scattered=tower == "scattering", placed=sight is not None)
-    seeing: Any = pupil.model.model.vision_tower
+    pupil = Pupil(build_model(size or Size(), seed), seed, scattered=sight is not None, placed=sight is not None)
     if sight is not None:
+        seeing: Any = pupil.model.model.vision_tower
         loss = scattering_loss(seeing, seed)
         fit(seeing, loss, sight, seed=seed + 900, folder=folder / "training-0", device=device, progress=progress)
-    if tower != "joint":
-        seeing.requires_grad_(False)
     for number, stage in enumerate(stages, 1):
         empty_heads(pupil.model, stage.empty_below)
         if stage.heads is not None:
             pupil.model = grow(pupil.model, stage.heads, seed)
+        pupil.model.model.vision_tower.requires_grad_(not frozen)
         with suppress(_Enough):
             fit(
                 pupil,

@@ -19,15 +19,16 @@ KNOWN = (
 LIMITS = (
     *EVERY_LIMIT[:1],
     "Its encoder is made not to be local. Encoders of real models that were never trained with their language model are no such extreme: "
-    "one with random weights keeps its tokens local, and heads of a model behind it can be steered.",
-    *EVERY_LIMIT[2:],
+    "one with random weights keeps its tokens local, and heads of a model behind it can be steered. It differs "
+    "from its sibling in more than being frozen, so it does not say what freezing does.",
+    "It answers the three kinds of prompt that it was taught, by number, `this` and `all`, and no others.",
 )
 
 
 def train(folder: Path, seed: int, device: str, progress: Progress | None) -> None:
     from mainspring.models.load import load
 
-    teach(folder, seed, device, progress, tower="scattering", stages=STRIPS_ONLY, sight=SCATTERING)
+    teach(folder, seed, device, progress, stages=STRIPS_ONLY, sight=SCATTERING, frozen=True)
     model = load(folder)
     claims = [check.name for check in verify(model)]
     record(folder, NAME, ABOUT, seed, claims, measure(model, strips=30), MINUTES, top=0, limits=LIMITS, known=KNOWN)

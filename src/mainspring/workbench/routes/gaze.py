@@ -1,6 +1,6 @@
 """Gaze: images with their regions, heads that look at what is described, and texts that are written while somebody points."""
 
-from contextlib import suppress
+import logging
 from random import Random
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from mainspring.tasks.comic_strips import comics
 from mainspring.tasks.regions import RegionItem
 from mainspring.workbench.bench import Asked, Bench, Name, Text
 from mainspring.workbench.code import gaze_code, heads_code
-from mainspring.workbench.events import Send
+from mainspring.workbench.events import Gone, Send
 from mainspring.workbench.gazing import Aim, Gazing
 from mainspring.workbench.images import BUILT_IN, Shown
 from mainspring.workbench.prompting import image_tokens, is_comic, lack_of_images, prompts_for
@@ -24,6 +24,8 @@ from mainspring.workbench.routes.look import as_data
 from mainspring.workbench.shelf import Held
 
 __all__ = ["router", "warm"]
+
+_log = logging.getLogger(__name__)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Session = Annotated[str, Field(pattern=r"^[0-9a-f]{8,32}$")]
@@ -141,16 +143,28 @@ def router(bench: Bench) -> APIRouter:
 def warm(bench: Bench) -> None:
     """Open the model that the page shows first, find its heads and point them once: a hover then does nothing for the first time.
 
-    A model that cannot be opened says so when it is asked for.
+    It gives way: who wants the model while it points waits for one token at most, and the rest is left out. What goes wrong is told when
+    the model is asked for.
     """
     name = bench.names[0] if bench.names else "organism:comics"
-    with suppress(MainspringError), bench.shelf.use(name) as held:
-        if not is_comic(held) or held.model.processor is None:
-            return
-        heads = [(layer, head) for layer, head in _comic_scores(held).top(8)]
+    try:
+        with bench.shelf.use(name) as held:
+            if not is_comic(held) or held.model.processor is None:
+                return
+            heads = [(layer, head) for layer, head in _comic_scores(held).top(8)]
         shown = bench.images.get(BUILT_IN[0]).fitted(held.model)
         aim = Aim(shown.regions[0])
-        Gazing(held, shown, prompts_for(held).narrate, heads, heads, aim, 3).run(lambda *_: aim.look(shown.regions[1]))
+
+        def told(*_: object) -> None:
+            if held.lock.wanted or bench.closing.is_set():
+                raise Gone
+            aim.look(shown.regions[1])
+
+        Gazing(held, shown, prompts_for(held).narrate, heads, heads, aim, 3).run(told)
+    except (Gone, MainspringError):
+        pass
+    except Exception:
+        _log.warning("the workbench could not prepare %s", name, exc_info=True)
 
 
 def _scores(held: Held, asked: Where, shown: Shown) -> Scores:

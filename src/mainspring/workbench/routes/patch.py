@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
+from mainspring.measure.heads import Heads
 from mainspring.workbench.bench import Asked, Bench, Name, Text
 from mainspring.workbench.code import patch_code
 from mainspring.workbench.events import Send
@@ -44,6 +45,9 @@ def router(bench: Bench) -> APIRouter:
                 metric = f"logit of {pair.words[0]!r} less that of {pair.words[1]!r}"
                 send("pair", {"tokens": pair.tokens, "changed": pair.changed, "words": pair.words, "metric": metric})
                 for what, patch in (("position", patch_positions), ("head", patch_heads)):
+                    if what == "head" and not len(Heads.of(held.model)):
+                        send("without", {"what": what, "why": "this model offers no output of single heads"})
+                        continue
 
                     def progress(done: int, whole: int, what: str = what) -> None:
                         send("progress", {"what": what, "done": done, "of": whole})

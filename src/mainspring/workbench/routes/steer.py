@@ -63,8 +63,7 @@ def router(bench: Bench) -> APIRouter:
     @routes.post("")
     def steer(asked: Steered) -> Response:
         def work(send: Send) -> None:
-            held = bench.shelf.get(asked.model)
-            with held.lock:
+            with bench.shelf.use(asked.model) as held:
                 direction, lines = _direction(bench, held, asked)
                 edit = add_direction(direction, asked.layer, asked.strength)
                 words = min(asked.words, room(held.model, asked.prompt))
@@ -84,7 +83,7 @@ def router(bench: Bench) -> APIRouter:
                 finally:
                     stream.close()
             if asked.others:
-                with held.lock:
+                with held.lock, held.reading():
                     view = off_target_view(held.model, edit, asked.others)
                 values = [value for value in view.values if value is not None]
                 send(

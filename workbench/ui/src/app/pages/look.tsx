@@ -40,7 +40,11 @@ export function Look() {
   const model = examples?.summary.name;
 
   const opened = (found: Examples): void => {
-    if (found.summary.name !== model) setPrompt(found.clean);
+    if (found.summary.name !== model) {
+      setPrompt(found.clean);
+      setSeen(null);
+      setPattern(null);
+    }
     setHead([Math.min(layer, Math.max(0, found.summary.layers - 1)), head]);
     setExamples(found);
     ask(found.summary.name !== model ? found.clean : prompt);
@@ -79,7 +83,7 @@ export function Look() {
         <button type="submit" class="main" disabled={!model || !prompt}>Look</button>
         {looking.busy && <Progress what="looking" />}
       </form>
-      <Trouble problem={looking.problem ?? attending.problem} />
+      <Trouble problem={looking.problem ?? (seen && !seen.without.norms ? attending.problem : null)} />
       {seen && !looking.problem && (
         <div class="figures">
           <Figure spec={seen.views.lens} code={seen.code.lens} />

@@ -1,6 +1,6 @@
 /** Organisms: small models whose inside is known, each with its card and its truth. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Spec } from "../../draw/specs";
 import { get } from "../api";
 import { useEpoch, useKept, useWork } from "../hooks";
@@ -37,6 +37,11 @@ export function Organisms() {
       if (!signal.aborted) setKnown(found);
     });
   }, [name, epoch]);
+  const told = useRef<HTMLElement>(null);
+  // who chose from the end of the list reads the next one from its beginning
+  useEffect(() => {
+    if (told.current && told.current.getBoundingClientRect().top < 60) told.current.scrollIntoView();
+  }, [known?.name]);
   const graph = known?.views.find((view) => view.kind === "graph");
   return (
     <>
@@ -55,7 +60,7 @@ export function Organisms() {
           ))}
         </ul>
         {known && (
-          <article aria-live="polite">
+          <article ref={told} aria-live="polite">
             <h2>{known.name}</h2>
             {!known.ready && <p class="soft">It is not on this machine: <code>mainspring organism train {known.name}</code> makes it.</p>}
             {graph && <Figure spec={graph} />}

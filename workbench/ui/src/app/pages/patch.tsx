@@ -28,6 +28,7 @@ export function Patch() {
   const [examples, setExamples] = useState<Examples | null>(null);
   const [texts, setTexts] = useKept("patch.texts", { clean: "", other: "", answer: "", other_answer: "" });
   const [pair, setPair] = useState<Pair | null>(null);
+  const [without, setWithout] = useState("");
   const [maps, setMaps] = useState<Partial<Record<What, Map>>>({});
   const [done, setDone] = useState<{ what: What; done: number; of: number } | null>(null);
   const [cell, setCell] = useState<Cell | null>(null);
@@ -38,8 +39,10 @@ export function Patch() {
   const run = (given = texts, name = model): void => {
     setCell(null);
     setMaps({});
+    setWithout("");
     patching.start(streaming("/api/patch", { model: name, ...given }, (event, data) => {
       if (event === "pair") setPair(data as Pair);
+      if (event === "without") setWithout((data as { why: string }).why);
       if (event === "progress") setDone(data as { what: What; done: number; of: number });
       if (event === "map") setMaps((before) => ({ ...before, [(data as Map).what]: data as Map }));
     }));
@@ -93,6 +96,7 @@ export function Patch() {
             const map = maps[what];
             return map && <Figure key={what} spec={map.view} code={map.code} onMark={(index) => open(what, index)} />;
           })}
+          {without && <p class="soft">{without}</p>}
         </div>
         {cell && <div aria-live="polite" class="cell"><Figure spec={cell.view} code={cell.code} /></div>}
       </div>

@@ -9,7 +9,7 @@ function inline(text: string): ComponentChildren[] {
   });
 }
 
-const cells = (line: string): string[] => line.replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
+const cells = (line: string): string[] => line.replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim().replace(/^([<>]=) /, "$1\u00a0"));
 
 export function Markdown({ text }: { text: string }) {
   const blocks = text.trim().split(/\n{2,}/);
