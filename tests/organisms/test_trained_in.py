@@ -19,6 +19,7 @@ from mainspring.organisms.trained_in.hosts import fresh
 from mainspring.organisms.trained_in.interchange import LOGIT, interchange_loss, score
 from mainspring.organisms.trained_in.plant import COURSES, TUNING, Course
 from mainspring.organisms.trained_in.pool import Pool, Wanted
+from mainspring.organisms.trained_in.scan import scanning
 from mainspring.organisms.trained_in.teaching import coded, taught, watching
 from mainspring.organisms.truth import Checks
 from mainspring.organisms.variables import Previous, Select, evaluate
@@ -313,6 +314,36 @@ def test_truth_of_a_host_without_heads():
     assert Truth.from_json(truth.to_json()) == truth
 
 
+def test_the_scan_for_training_is_that_of_the_stock_model(monkeypatch: pytest.MonkeyPatch):
+    """The same logits, and the same gradients of every parameter, from a scan of its own; a state is left to the stock."""
+    from transformers.models.mamba import modeling_mamba
+
+    size = align(select_add(), TRAINED_HOSTS["mamba"], Disguise(), 0).size
+    model: Any = fresh(TRAINED_HOSTS["mamba"], select_add(), size, 0)
+    ids = ids_of(select_add(), select_add().sample(8, 0))
+    layers = len(model.backbone.layers)
+    stock, calls = modeling_mamba.mamba_selective_scan, []
+    monkeypatch.setattr(modeling_mamba, "mamba_selective_scan", lambda *a, **k: calls.append(1) or stock(*a, **k))
+
+    def gradients() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        logits = model(ids).logits
+        return logits.detach(), list(torch.autograd.grad(logits.square().sum(), list(model.parameters())))
+
+    logits, wanted = gradients()
+    assert len(calls) == layers
+    with scanning():
+        again, got = gradients()
+        assert len(calls) == layers
+        assert torch.allclose(model(ids, use_cache=True).logits, logits, atol=1e-5)
+        assert len(calls) == 2 * layers
+    model(ids)
+    assert len(calls) == 3 * layers
+    assert torch.allclose(again, logits, atol=1e-5)
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert theirs.abs().max() > 0
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "host", "dials"),
@@ -324,7 +355,10 @@ def test_truth_of_a_host_without_heads():
         (ioi(), "llama", Disguise(backups=("mover",))),
         (select_add(), "gemma2", Disguise()),
         (recall(), "gemma2", Disguise()),
+        (ioi(), "gemma2", Disguise(backups=("mover",))),
+        (binding(), "gemma2", Disguise()),
         (select_add(), "mamba", Disguise()),
+        (two_hop(), "mamba", Disguise()),
     ],
     ids=lambda value: getattr(value, "name", value if isinstance(value, str) else ""),
 )

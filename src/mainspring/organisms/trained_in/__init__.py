@@ -11,6 +11,7 @@
     alignment      which part carries which variable, in which subspace
     hosts          the stock architectures, at the size that a program needs
     pool           inputs, and what every part should come to on them
+    scan           Mamba's scan, with cheaper gradients
     teaching       parts that are watched, and parts that are handed what they should read
     interchange    the losses
     plant          training, truth and refusal

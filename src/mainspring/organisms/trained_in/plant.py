@@ -16,6 +16,7 @@ heads): they are refused.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from mainspring.organisms.trained_in.alignment import Alignment, align
 from mainspring.organisms.trained_in.hosts import fresh
 from mainspring.organisms.trained_in.interchange import Weights, interchange_loss
 from mainspring.organisms.trained_in.pool import Pool
+from mainspring.organisms.trained_in.scan import scanning
 from mainspring.organisms.training import Progress, Schedule, fit
 from mainspring.organisms.truth import Node, Truth
 from mainspring.organisms.verify import check
@@ -185,15 +187,16 @@ def _run(
     def still(_: int, module: "Module") -> None:
         module.eval()
 
-    fit(
-        model,
-        loss,
-        course.schedule,
-        seed=seed,
-        progress=progress,
-        on_step=still,
-        groups=[{"params": slow}, {"params": readout, "scale": 4.0}],  # logits have the longest way to go
-    )
+    with nullcontext() if host.heads else scanning():
+        fit(
+            model,
+            loss,
+            course.schedule,
+            seed=seed,
+            progress=progress,
+            on_step=still,
+            groups=[{"params": slow}, {"params": readout, "scale": 4.0}],  # logits have the longest way to go
+        )
     model.set_attn_implementation(usual)
 
 
